@@ -20,6 +20,10 @@ from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spe
 DOCS = Path(__file__).resolve().parent
 _MODULES = "<!-- Begin of the list by `make docs`. -->", "<!-- End of the list. -->"
 _PACKAGES = "llm_users", "reports/llm_reports"
+_FAULTS_COMMAND = """```sh
+llm-bench --headless --llm-simulator ttft=150ms,itl=12ms,fault=reset:0.01+stall@20:0.01,error=429:0.03 \\
+    --llm-timeout 5s --llm-sweep 1,8 --csv out/faults --llm-report
+```"""
 _MADE = "<!-- Made by `make docs` from {source}; edit it there. -->"
 
 
@@ -64,12 +68,12 @@ def columns() -> str:
     return _page(
         "Columns",
         "llm_users/record.py",
-        "An empty cell means: not measured. What t0, c1, cK and N are is said in [metrics.md](metrics.md).",
+        "An empty cell means that the value was not measured. [metrics.md](metrics.md) defines t0, c1, cK and N.",
         "## `PREFIX_llm_requests.csv`: one row per request",
         table(head, rows(REQUEST_COLUMNS)),
         "## `PREFIX_llm_stages.csv`: one row per stage",
         table(head, rows(STAGE_COLUMNS)),
-        "## `PREFIX_llm_conversations.csv`: one row per conversation, where users hold them",
+        "## `PREFIX_llm_conversations.csv`: one row per conversation",
         table(head, rows(CONVERSATION_COLUMNS)),
     )
 
@@ -81,22 +85,25 @@ def simulator() -> str:
     return _page(
         "The simulated endpoint",
         "llm_users/simulator/spec.py",
-        "`--llm-simulator ttft=150ms,itl=12ms,capacity=8` starts it beside a run; `llm-simulator --ttft 150ms` alone.\n"
-        "It speaks the OpenAI API (chat completions, legacy completions, responses), Anthropic's Messages API and AWS\n"
-        "Bedrock's runtime API (ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel) with known\n"
-        "timing: token k leaves at arrival + ttft + k * itl. It prints the base URL for `--host`; boto3's endpoint is\n"
-        "the same without `/v1`.\n"
-        "`--log FILE` writes when each token left, one JSON line per request. Write times\n"
-        "with their unit: `50us`, `200ms`, `1m30s`.",
+        "`--llm-simulator ttft=150ms,itl=12ms,capacity=8` starts the simulated endpoint together with a run.\n"
+        "`llm-simulator --ttft 150ms` starts it alone and prints the base URL for `--host`. Its timing is known:\n"
+        "token k leaves at arrival + ttft + k * itl. Write times with their unit: `50us`, `200ms`, `1m30s`.\n\n"
+        "It supports the OpenAI API (chat completions, legacy completions, responses), Anthropic's Messages API and\n"
+        "AWS Bedrock's runtime API (ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel). For boto3,\n"
+        "use the URL without `/v1`. `--log FILE` writes when each token left, one JSON line per request.",
         table(["key", "meaning", "default"], rows),
         "## Faults",
-        "`fault=reset:0.01+stall@20:0.01`: one streamed request in a hundred is reset before its headers, another\n"
-        "one meets silence after 20 tokens. What rows say about it: [faults.md](faults.md).",
+        "With `fault=reset:0.01+stall@20:0.01`, the endpoint resets 1 % of the streamed requests before the headers\n"
+        "and stops sending after 20 tokens in another 1 %. [Error codes](error-codes.md) lists what the rows contain.\n"
+        "To see how your dashboard or gate shows errors:",
+        _FAULTS_COMMAND,
         table(
             ["fault", "what happens"],
             [[f"`{kind}`", meaning] for kind, meaning in FAULTS_BEFORE_ANSWER.items()]
             + [[f"`{kind}@TOKENS`", f"after TOKENS tokens: {meaning}"] for kind, meaning in FAULTS_IN_ANSWER.items()],
         ),
+        "`make test-system SUITE=crash` runs each fault alone and for 5 % of the requests among 200 streams. For each\n"
+        "fault it prints the expected and actual number of rows, the message, and the accuracy of the other streams.",
     )
 
 

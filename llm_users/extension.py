@@ -113,7 +113,7 @@ def attach(environment: Environment) -> None:
 
 
 def _add_events(events: Any) -> None:
-    """Add the extension's own events. docs/own-user-class.md describes their arguments."""
+    """Add the extension's own events. docs/python-api.md describes their arguments."""
     for name in ("llm_first_token", "llm_token", "llm_request"):
         if not hasattr(events, name):
             setattr(events, name, EventHook())

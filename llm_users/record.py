@@ -222,7 +222,7 @@ class RequestRecord:
         int,
     )
     burst_chunks: int = _column(
-        "count", "chunks of a typical burst if a gateway held the stream back, else 0: see metrics.md", int, 0
+        "count", "chunks of a typical burst if a gateway held the stream back, else 0: see buffered-streams.md", int, 0
     )
 
     def correct_for_omission(self) -> None:

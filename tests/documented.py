@@ -1,7 +1,7 @@
-"""The commands and locustfiles that the documentation shows, as something that a test can run.
+"""The commands and locustfiles in the documentation, so that a test can run them.
 
-A command runs as it is written, in a folder of its own, except for what a reader would put in its place: see
-``STAND_INS``. Options given twice count as the last one, so everything is appended.
+Each command runs unchanged in a separate folder, except for values that a reader replaces: see ``STAND_INS``. The last
+value of a repeated option counts, so the replacements are appended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAST = "ttft=5ms,itl=1ms"
 LOCUST = ("locust", "llm-bench")
 PROGRAMS = (*LOCUST, "llm-report", "llm-simulator", "make")
 
-# Option: its value in the test. HOST and friends cannot be reached, and nobody wants to wait for 100 requests.
+# The value of each option in the test: hosts are placeholders, and 100 requests take too long.
 STAND_INS = {
     "--host": "{simulator}",
     "--llm-model": "simulated",
@@ -49,39 +49,33 @@ STAND_INS = {
     "--processes": "2",
     "--expect-workers": "2",
 }
-# What every run gets besides, to be short.
+# Added to every run, to make it short.
 SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-tokens", "8,2", "--llm-ramp", "0.1s",
          "--only-summary")  # fmt: skip
-# The same for `llm-bench calibrate`, which would climb for minutes and is not judged here.
+# The same for `llm-bench calibrate`, which takes minutes. The test does not check its result.
 SMALL_LADDER = ("--streams", "2", "--tokens", "4", "--error", "10s")
-# Content of files that a command names and that are the reader's own, by option.
-FILES = {
-    "--llm-prompts": '{"prompt": "Name a river."}\n',
-    "--llm-conversations": '{"turns": ["Name a river.", "How long is it?"]}\n',
-    "--llm-trace": '{"timestamp": 0, "input_length": 600, "output_length": 4, "hash_ids": [1, 2]}\n',
-    "--llm-prices": '{"models": {"claude-3-haiku": {"input": 0.25, "output": 1.25}}}',
-}
 BEDROCK = "locustfiles/bedrock.py"
-"""Models are left as they are where this runs: their ids say what to ask for."""
-# The same where a column of a table is named behind the file.
-TABLE = "question\nName a river.\n"
-# Files that locustfiles of the pages read.
+"""Commands with this locustfile keep their models: the ids determine the format."""
+# Files that the locustfiles in the pages read.
 PICTURES = {"cat.png": b"\x89PNG\r\n\x1a\n"}
 A_RUN = "out/run"
-"""Stands for the INPUT of llm-report when that does not exist: a finished run in the command's folder."""
+"""Replaces an INPUT of llm-report that does not exist: a finished run in the command's folder."""
 
-# Commands that are only parsed, by page or by program, and why. Those of a page that bring the simulated endpoint along
-# or ask this machine are run all the same.
+# Commands that are only parsed, by page or by program, and the reason. Commands of these pages with the simulated
+# endpoint or a local endpoint run nevertheless.
 ONLY_PARSED = {
-    "make": "each is a job of minutes, or the test suite itself; targets and variables are looked up",
-    "docs/reports.md": "shows gates that fail, and needs runs of hundreds of requests; tests/unit runs them",
+    "make": "each takes minutes, or is the test suite itself; another test checks targets and variables",
+    **dict.fromkeys(
+        ("docs/slo.md", "docs/compare.md", "docs/costs.md"),
+        "decide on runs of hundreds of requests; tests/unit runs such gates and comparisons",
+    ),
 }
 
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "OPENAI_", "AWS_"))},
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
-    # The commands as they are in a checkout, wherever the tests run.
+    # The commands of this environment.
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 }
 _LOCAL = "http://127.0.0.1:"
@@ -112,7 +106,7 @@ class Command:
 
 @dataclass
 class Outcome:
-    """What became of a command."""
+    """The result of a command."""
 
     code: int | None
     out: str = ""
@@ -121,7 +115,7 @@ class Outcome:
 
 @dataclass
 class Site:
-    """Where commands run: a folder with the checkout's locustfiles and a finished run, and an endpoint."""
+    """A folder with the locustfiles and a finished run, and an endpoint."""
 
     folder: Path
     simulator: str
@@ -178,19 +172,19 @@ def locustfiles() -> list[tuple[str, str]]:
 def prepare(folder: Path, run: Path, simulator: str) -> Site:
     """A folder to run commands in; ``run`` is the folder with a finished run."""
     shutil.copytree(run, folder)
-    for name in ("locustfiles", "deploy"):
+    for name in ("locustfiles", "deploy", "examples"):
         (folder / name).symlink_to(ROOT / name)
     return Site(folder, simulator)
 
 
 def run_block(block: list[Command], site: Site) -> dict[Command, Outcome]:
-    """A block's commands one after the other, as a reader gives them; a master together with its workers."""
+    """Run the commands of a block in order; a master runs together with its workers."""
     outcomes: dict[Command, Outcome] = {}
     workers = [command for command in block if "--worker" in command.words]
     for command in block:
         if command in workers:
             continue
-        # Keys are made up: nothing real is asked.
+        # The keys are made up, because no real endpoint is involved.
         names = [name for name, _ in command.variables] + header_variables(command)
         site.environment = {
             **ENVIRONMENT, **dict.fromkeys(names, "made-up"), **_certificates(command, site), **_profile(site),
@@ -205,12 +199,6 @@ def run_block(block: list[Command], site: Site) -> dict[Command, Outcome]:
 def header_variables(command: Command) -> list[str]:
     """The environment variables that its headers come from."""
     return [word.partition("=")[2] for before, word in _pairs(command.words) if before == "--llm-header-env"]
-
-
-def parse_arguments(command: Command, site: Site) -> list[str]:
-    """A Locust command's arguments for its parser alone; files that are the reader's own exist."""
-    _write_files(command, site)
-    return list(command.words[1:])
 
 
 def _run(command: Command, site: Site) -> Outcome:
@@ -231,7 +219,6 @@ def _run(command: Command, site: Site) -> Outcome:
 
 
 def _shortened(command: Command, site: Site) -> list[str]:
-    _write_files(command, site)
     given = [word.partition("=")[0] for word in command.words]
     stand_ins = [[option, value.format(simulator=site.simulator)] for option, value in STAND_INS.items()
                  if option in given and not (option == "--llm-model" and BEDROCK in given)]  # fmt: skip
@@ -277,7 +264,7 @@ def _ended(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def fetch(url: str) -> str:
-    """The page at this address, as soon as there is one."""
+    """Return the page at this address, as soon as it exists."""
     limit = time.monotonic() + 20
     while True:
         try:
@@ -294,7 +281,7 @@ def _blocks(text: str, language: str) -> list[str]:
 
 
 def _simple_commands(block: str) -> Iterator[list[str]]:
-    """Words of each command: continued lines joined, comments left out, lines split at the shell's operators."""
+    """Yield the words of each command: lines are joined at backslashes and split at operators, without comments."""
     for line in block.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -312,15 +299,6 @@ def _leading_variables(words: list[str]) -> tuple[tuple[tuple[str, str], ...], l
     assignments = list(itertools.takewhile(re.compile(r"[A-Z][A-Z0-9_]*=").match, words))
     pairs = [word.partition("=") for word in assignments]
     return tuple((name, value) for name, _, value in pairs), words[len(assignments) :]
-
-
-def _write_files(command: Command, site: Site) -> None:
-    for option, word in _pairs(command.words):
-        file, column, _ = word.partition(".csv:")
-        path = site.folder / (f"{file}.csv" if column else word)
-        if option in FILES and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(TABLE if column else FILES[option])
 
 
 def _certificates(command: Command, site: Site) -> dict[str, str]:

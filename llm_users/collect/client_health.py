@@ -10,9 +10,10 @@ The figures come from the workers' totals. The verdict has reasons and advice:
   descriptors or ports for connections.
 - None (an empty cell): the window was too short for a verdict.
 
-The limits are calibrated against endpoints with known send times (docs/accuracy.md). The verdict has three guarantees:
-with ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core, the verdict is ``saturated``
-only when descriptors or ports ran out; when the process waited for a CPU, the advice is about the machine.
+The limits are calibrated against endpoints with known send times (docs/client-health.md). The verdict has three
+guarantees: with ``ok``, the 99th percentile of the TTFT error is below 2 ms; below 80 % of a core, the verdict is
+``saturated`` only when descriptors or ports ran out; when the process waited for a CPU, the advice is about the
+machine.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The documentation says what the code does: generated pages are current, links lead somewhere, options exist.
+"""The documentation matches the code: generated pages are current, links are valid, options exist.
 
-That what it shows works is shown by ``tests/system/docs`` (``make test-system SUITE=docs``), which runs it.
+``tests/system/docs`` (``make test-system SUITE=docs``) runs the commands and locustfiles of the pages.
 """
 
 from __future__ import annotations
 
 import re
 import runpy
+from itertools import pairwise
 
 import pytest
 
@@ -21,43 +22,76 @@ SERVERS = ("OpenAI", "Azure", "OpenRouter", "Together", "Groq", "Fireworks", "Da
 def test_generated_pages_are_current() -> None:
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
     for name, text in pages.items():
-        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is old: run `make docs`"
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, f"docs/{name} is outdated: run `make docs`"
 
 
-def test_every_option_that_is_written_about_exists() -> None:
+def test_every_option_in_the_pages_exists() -> None:
     known = {option.flag for option in OPTIONS}
     for page, text in PAGES.items():
         # LLMPerf has an --llm-api too, and a trailing dash is a family of options.
         assert set(re.findall(r"--llm-[a-z-]*[a-z]", text)) <= known, page
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_lead_to_files_and_headings_that_exist() -> None:
+    anchors = {(ROOT / page).resolve(): _anchors(text) for page, text in PAGES.items()}
     for page, text in PAGES.items():
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+            path = ((ROOT / page).parent / target if target else ROOT / page).resolve()
+            assert path.exists(), f"{page} links to {target}"
+            assert not anchor or anchor in anchors[path], f"{page} links to #{anchor} of {path.name}"
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = PAGES["docs/README.md"]
-    for page in PAGES:
-        name = page.removeprefix("docs/")
-        assert name in {page, "README.md"} or f"]({name})" in index, f"docs/README.md does not link {name}"
+def _anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings of a page."""
+    without_blocks = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", without_blocks, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_make_targets_that_are_written_about_exist() -> None:
+def test_the_index_links_each_page_in_exactly_one_group() -> None:
+    groups = re.split(r"^## (.+)$", PAGES["docs/README.md"], flags=re.MULTILINE)[1:]
+    assert groups[::2] == ["Start", "How-to", "Reference", "Internals"]
+    linked = re.findall(r"\]\(([^)#]+)\)", "".join(groups[1::2]))
+    pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")} - {"README.md"}
+    assert sorted(linked) == sorted({*pages, "../README.md", "../CONTRIBUTING.md", "../examples/README.md"})
+
+
+def test_no_page_is_long() -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
+    for page, text in PAGES.items():
+        if page.startswith("docs/") and page.removeprefix("docs/") not in generated:
+            assert text.count("\n") <= 200, f"{page}: split it by task"
+
+
+def test_make_targets_in_the_pages_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     named = {name for text in PAGES.values() for name in re.findall(r"`make ([a-z][a-z-]*)", text)}
     assert named <= targets
 
 
-def test_locustfiles_that_are_written_about_exist() -> None:
+def test_locustfiles_in_the_pages_exist() -> None:
     named = {name for text in PAGES.values() for name in re.findall(r"\blocustfiles/\w+\.py", text)}
     assert named
     assert all((ROOT / name).is_file() for name in named)
 
 
-def test_the_limits_of_the_client_are_those_of_the_code() -> None:
-    page = PAGES["docs/accuracy.md"]
+FILE_OPTIONS = ("--llm-prompts", "--llm-conversations", "--llm-trace", "--llm-prices", "--prices", "--config",
+                "--llm-invoke-format")  # fmt: skip
+
+
+def test_every_file_that_a_command_reads_is_in_the_repository() -> None:
+    read = {
+        word.partition(".csv:")[0] + (".csv" if ".csv:" in word else "")
+        for command in commands()
+        for before, word in pairwise(command.words)
+        if before in FILE_OPTIONS
+    }
+    assert "examples/prompts.jsonl" in read
+    assert not [name for name in read if not name.startswith("hf:") and not (ROOT / name).is_file()]
+
+
+def test_the_limits_of_client_health_equal_those_in_the_code() -> None:
+    page = PAGES["docs/client-health.md"]
     for limit in _LIMITS + _COALESCED:
         row = re.search(rf"^\| `{limit.name}` \| ([\d.]+)(?: s)? \| ([\d.]+)(?: s)? \|$", page, flags=re.MULTILINE)
         assert row, limit.name
@@ -66,14 +100,14 @@ def test_the_limits_of_the_client_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command.program == "make"], ids=str)
-def test_a_make_command_names_what_the_makefile_has(command: Command) -> None:
+def test_a_make_command_has_a_target_and_variables_of_the_makefile(command: Command) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for word in command.words[1:]:
         name, is_variable, _ = word.partition("=")
         assert f"$({name})" in makefile if is_variable else re.search(rf"^{name}:", makefile, flags=re.MULTILINE)
 
 
-def test_every_server_has_its_recipe() -> None:
+def test_every_server_has_a_command() -> None:
     parts = re.split(r"^### (\S+).*$", PAGES["docs/recipes.md"], flags=re.MULTILINE)
     assert tuple(parts[1::2]) == SERVERS
     assert all("```sh" in part for part in parts[2::2])

@@ -32,7 +32,7 @@ _CAUSES = {
 def delay_s(group: Group) -> float:
     """Return how late (s) the client may have read: the p99 of its lag if it was not healthy, otherwise 0.
 
-    While a client is ``ok``, its delay is below the resolution of this measurement (docs/accuracy.md).
+    While a client is ``ok``, its delay is below the resolution of this measurement (docs/client-health.md).
     """
     lag_s = group.stage_figure(COL.lag_p99_s) if group.health in _REMEDIES else 0.0
     return lag_s if lag_s > 0 else 0.0

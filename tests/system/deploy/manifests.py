@@ -90,19 +90,23 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
     return dict(job["spec"]["template"]["spec"])
 
 
-def job_processes() -> list[Process]:
-    """The Jobs of jobs.yaml; every secretKeyRef has a value."""
-    return [_process_of(the("Job", f"llm-{role}", "jobs.yaml"), role) for role in ("master", "worker")]
+def job_processes(*, with_secret: bool = True) -> list[Process]:
+    """The Jobs of jobs.yaml, in a cluster with or without the Secret."""
+    return [_process_of(the("Job", f"llm-{role}", "jobs.yaml"), role, with_secret) for role in ("master", "worker")]
 
 
-def _process_of(job: dict[str, Any], role: str) -> Process:
+def _process_of(job: dict[str, Any], role: str, with_secret: bool = True) -> Process:
     (container,) = pod_of(job)["containers"]
     environment = {}
     for source in container.get("envFrom", []):
         environment |= the("ConfigMap", source["configMapRef"]["name"], "jobs.yaml")["data"]
     for variable in container.get("env", []):
         assert set(variable["valueFrom"]) == {"secretKeyRef"}
-        environment[variable["name"]] = SECRET
+        if with_secret:
+            environment[variable["name"]] = SECRET
+        else:
+            # Kubernetes does not start a container whose Secret is missing and required.
+            assert variable["valueFrom"]["secretKeyRef"].get("optional") is True, variable
     return Process(role, container["args"], environment, replicas=job["spec"].get("parallelism", 1))
 
 
@@ -170,5 +174,5 @@ def _operator_v2_job(role: str) -> dict[str, Any]:
     }
 
 
-def operator_v2_processes() -> list[Process]:
-    return [_process_of(job, role) for role, job in operator_v2_jobs().items()]
+def operator_v2_processes(*, with_secret: bool = True) -> list[Process]:
+    return [_process_of(job, role, with_secret) for role, job in operator_v2_jobs().items()]

@@ -85,6 +85,20 @@ def test_a_headless_deployment_runs_to_its_end(name: str, containers: Containers
     assert not list((containers.folder / "home").rglob("*.csv")), "nothing is written beside the volume"
 
 
+@pytest.mark.parametrize("name", ["jobs", "operator_v2"])
+def test_a_server_without_a_key_needs_no_secret(name: str, containers: Containers) -> None:
+    deployment = {"jobs": job_processes, "operator_v2": operator_v2_processes}[name]
+    master, worker = deployment(with_secret=False)
+    assert "OPENAI_API_KEY" not in worker.environment
+    with launch("ttft=5ms,itl=1ms", max_seconds=150) as open_to_all:
+        containers.start(master, "--host", open_to_all.url, "--llm-model", "simulated", *SWEEP, *SHORT,
+                         "--expect-workers", "1")  # fmt: skip
+        containers.start(worker)
+        ended = containers.finish(90)
+    assert {name: code for name, (code, _, _) in ended.items()} == dict.fromkeys(ended, 0), ended
+    assert not [row for row in rows(containers.folder / "results") if row["error_code"]]
+
+
 def test_the_operators_master_starts_by_itself_and_keeps_its_page(containers: Containers, simulator: Simulator) -> None:
     locustfile = containers.folder / "home" / "locust" / "locustfile.py"
     locustfile.write_text(the("LocustTest", "llm-sweep", "locusttest.yaml")["spec"]["locustfile"]["content"])

@@ -1,6 +1,6 @@
-"""What the documentation shows is run: every command and every locustfile of its pages.
+"""Every command and every locustfile in the documentation runs.
 
-How commands are run, and which are only parsed: ``tests/documented.py``.
+``tests/documented.py`` defines how commands run, and which commands are only parsed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from tests.documented import (
     commands,
     header_variables,
     locustfiles,
-    parse_arguments,
     prepare,
     run_block,
 )
@@ -44,26 +43,26 @@ COMMANDS = commands()
 RUN = [command for command in COMMANDS if command.why_not_run is None]
 LOCUSTFILES = locustfiles()
 IN_CI = ("README.md", "docs/distributed.md", "docs/own-user-class.md")
-"""Pages whose commands CI runs; those of the others, all parsed there, are run by `make test-system SUITE=docs`."""
+"""CI runs the commands of these pages and parses all others. `make test-system SUITE=docs` runs all of them."""
 AT_ONCE = 2
-"""Commands at a time: most of each one's time is starting Python, on one core."""
+"""Concurrent commands: most of the time of a command is the start of Python, on one core."""
 
 
 def test_the_pages_have_commands_and_locustfiles() -> None:
     assert {command.program for command in RUN} == {*LOCUST, "llm-report", "llm-simulator"}
     assert {"README.md", "docs/distributed.md", "docs/own-user-class.md"} <= {command.page for command in RUN}
     assert len(LOCUSTFILES) > 5
-    assert set(ONLY_PARSED) <= {"make", *PAGES}, "a reason for what is not there"
+    assert set(ONLY_PARSED) <= {"make", *PAGES}, "a reason for a page that does not exist"
 
 
 def test_commands_parse(tmp_path: Path) -> None:
     folder = tmp_path / "commands"
     site = Site(folder, "")
     folder.mkdir()
-    for name in ("locustfiles", "deploy"):
+    for name in ("locustfiles", "deploy", "examples"):
         (folder / name).symlink_to(ROOT / name)
     parsed = [command for command in COMMANDS if command.program in LOCUST and "calibrate" not in command.words]
-    given = [shlex.join(parse_arguments(command, site)) for command in parsed]
+    given = [shlex.join(command.words[1:]) for command in parsed]
     variables = {name: "made-up" for command in parsed for name in header_variables(command)}
     site.environment = {**ENVIRONMENT, **variables}
     code = (
@@ -76,7 +75,7 @@ def test_commands_parse(tmp_path: Path) -> None:
     assert done.code == 0, done.err
 
 
-# What the pages show, run: all of it at the first test that asks, two at a time.
+# The first test runs the commands of all selected tests, two at a time.
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def simulator() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, simulator: str) -> Path:
-    """A folder with a run, as commands that read one need it."""
+    """A folder with a finished run, for commands that read one."""
     folder = tmp_path_factory.mktemp("run")
     words = ["llm-bench", "--headless", "--host", simulator, "--llm-sweep", "1,2", *SHORT, "--csv", A_RUN]
     done = Site(folder, simulator).run(words)
@@ -105,8 +104,8 @@ def outcomes(
     blocks = [block for block in (list(commands) for _, commands in by_block) if wanted & set(block)]
     sites = [prepare(folder / str(number), finished_run, simulator) for number in range(len(blocks))]
     work = list(zip(blocks, sites, strict=True))
-    # Runs over several processes need the machine for themselves: a worker that is silent for 6 s is given up. So does
-    # a calibration, which comes to nothing when the client is saturated.
+    # Runs over several processes run alone, because a worker that is silent for 6 s counts as lost. A calibration also
+    # runs alone, because it fails if the client is saturated.
     needy = {"--processes", "--master", "calibrate"}
     alone = [task for task in work if any(needy & set(command.words) for command in task[0])]
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -122,7 +121,7 @@ def locustfile_outcomes(tmp_path_factory: pytest.TempPathFactory, simulator: str
         (folder / name).write_bytes(content)
 
     def run(number: int, text: str) -> Outcome:
-        # The address in a script stands for the reader's own endpoint.
+        # The address in a script is a placeholder.
         path = folder / f"shown_{number}.py"
         path.write_text(re.sub(r"http://127\.0\.0\.1:\d+/v1", simulator, text))
         site = Site(folder, simulator)
@@ -156,7 +155,7 @@ def test_a_locustfile_runs(name: str, locustfile_outcomes: dict[str, Outcome]) -
     assert tracebacks(done.err) == [], done.err
 
 
-# Beyond what the pages show.
+# Other examples.
 
 
 @pytest.mark.parametrize("name", ["chat.py", "listener.py"])
@@ -183,7 +182,7 @@ def test_llm_bench_lists_the_extensions_options(tmp_path: Path) -> None:
 
 
 def test_llm_bench_is_locust_with_the_packaged_locustfile(finished_run: Path) -> None:
-    # That the command itself works is shown by the run.
+    # The fixture shows that the command itself works.
     prefix = os.path.join(finished_run, A_RUN)  # noqa: PTH118 - the start of names, not a file
     assert "SweepUser" in Path(f"{prefix}_llm_requests.csv").read_text()
 

@@ -22,8 +22,8 @@ def test_the_example_of_the_documentation_runs(
     (tmp_path / "out").mkdir()
     for name, seed in (("run", 5), ("before", 6)):
         write_sweep(tmp_path / "out" / name, levels=(1, 4, 16), requests=100, seed=seed, model="llama-3-8b")
-    page = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
-    (prices,) = re.findall(r"^```toml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    page, costs = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reports.md", "costs.md"))
+    (prices,) = re.findall(r"^```toml\n(.*?)^```", costs, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "prices.toml").write_text(prices)
     (cells,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {}

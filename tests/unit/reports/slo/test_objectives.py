@@ -206,7 +206,7 @@ def test_verdicts_for_machines(
 
 
 def test_the_documented_gates(write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "slo.md").read_text(encoding="utf-8")
     found = re.findall(r'^llm-report (\S+) --slo "([^"]+)"\n# exit code (\d): (.*)$', page, flags=re.MULTILINE)
     assert [(name, int(code)) for name, _, code, _ in found] == [("release", 0), ("release", 3), ("smoke", 3)]
     runs = {"release": requests(make_record, 400), "smoke": requests(make_record, 100)}
