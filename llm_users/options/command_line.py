@@ -43,7 +43,7 @@ def add_options(parser: Any) -> None:
                     settings["type"] = _checked(option)
                     if option.alone is not None:
                         settings |= {"nargs": "?", "const": option.alone}
-                action = group.add_argument(option.flag, help=option.help, env_var=option.variable, **settings)
+                action = group.add_argument(option.flag, help=option.help_line, env_var=option.variable, **settings)
                 # LocustArgumentParser.add_argument sets these four; a group has the method of argparse.
                 action.include_in_web_ui = True
                 action.is_secret = action.is_required = action.is_multiple = False
