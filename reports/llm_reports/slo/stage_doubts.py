@@ -49,10 +49,10 @@ def doubt(group: Group, objective: Objective, *, failed: bool) -> str:
     if objective.is_share or group.health not in _REMEDIES:
         return ""
     remedy = _REMEDIES[group.health]
-    target, unit = group.load.level, "requests/s" if group.load.is_open else "users"
+    target = group.load.level
     ran = group.stage_figure(COL.started_rate_per_s if group.load.is_open else COL.load_actual)
     if target and ran < LOAD_SHARE * target:
-        return f"only {ran:.3g} of {target:g} {unit} ran, because the client was {group.health}: {remedy}"
+        return f"only {ran:.3g} of {group.load.text} ran, because the client was {group.health}: {remedy}"
     if failed and group.health in _CAUSES:
         return f"{_CAUSES[group.health]}: {remedy}"
     return ""
