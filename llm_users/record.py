@@ -512,3 +512,8 @@ def cell(value: Any) -> Any:
         if value.lstrip("'").startswith(_FORMULA_STARTS):  # also texts that look quoted already
             return "'" + value
     return value
+
+
+def unguarded(text: str) -> str:
+    """Undo ``cell``, which puts a ' before text that a spreadsheet would read as a formula."""
+    return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
