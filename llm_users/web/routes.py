@@ -71,9 +71,13 @@ class LiveTab:
     """
 
     def __init__(
-        self, environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]
+        self,
+        environment: Any,
+        coordinator: Course,
+        objectives: Callable[[str], list[dict[str, Any]]],
+        search: Callable[[], dict[str, Any] | None],
     ) -> None:
-        self.state = LiveState(coordinator, environment, objectives)
+        self.state = LiveState(coordinator, environment, objectives, search)
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
         self._add_routes(environment.web_ui)

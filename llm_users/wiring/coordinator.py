@@ -225,6 +225,7 @@ class CoordinatorRole:
             # In the web interface the stop button is a normal end; a pipeline needs to know that the run was cut short.
             cut_short = interrupted and self._starts_by_itself
             self.coordinator.finish(abort=False, grace_s=grace_s, interrupted=cut_short)
+            self.coordinator.ended_by_itself = not interrupted
         finally:
             restore()
         self.environment.stop_timeout = 0.0  # no request is in flight; Locust would wait for frozen workers
@@ -278,7 +279,7 @@ class CoordinatorRole:
         self._web_start = WebStart(
             self.environment, self._options, install_shape=self._install_shape, check_options=self._check_form
         )
-        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of)
+        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of, self._search_entry)
         self._register(messages.Live, self._tab.state.on_live)
 
     @property
@@ -383,6 +384,9 @@ class CoordinatorRole:
         self._search_text = ""
         self._search = SearchStages(options) if options.find is not None else None
         return self._search or listed_stages(options, self._replay.spec)
+
+    def _search_entry(self) -> dict[str, Any] | None:
+        return self._search.entry() if self._search is not None else None
 
     def _run_time_is_over(self) -> bool:
         """Return whether --run-time is over. Locust ends a run without a sweep after it and fires no event."""
