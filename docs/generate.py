@@ -42,11 +42,15 @@ def options() -> str:
     parts = []
     for group in GROUPS:
         rows = [
-            [f"`{option.flag}{_value(option)}`", option.help, f"`{option.default}`" if option.default else ""]
+            [
+                f"`{option.flag}{_value(option)}`",
+                ". ".join(filter(None, (option.help, option.details))),
+                f"`{option.default}`" if option.default else "",
+            ]
             for option in OPTIONS
             if option.group == group
         ]
-        parts += [f"## {group.capitalize()}", table(["option", "meaning", "default"], rows)]
+        parts += [f"## LLM: {group}", table(["option", "meaning", "default"], rows)]
     return _page("Options", "llm_users/options/table.py", text, *parts)
 
 

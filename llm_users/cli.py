@@ -1,18 +1,25 @@
 """The command ``llm-bench``: Locust with the packaged locustfile of an API, and ``llm-bench calibrate``.
 
-Locust itself runs unchanged: ``llm-bench`` takes every option of ``locust`` and of the extension.
+``llm-bench`` takes every option of ``locust`` and of the extension. It differs from ``locust`` in its help, in the load
+of a headless run without any option about load, and in the tables that it prints.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
+import platform
 import sys
 from pathlib import Path
 from typing import Any
 
+from llm_users._version import __version__
+
+logger = logging.getLogger(__name__)
+
 CALIBRATE = "calibrate"
-_HINT = """llm-bench calibrate: find how many streams this machine can measure.
-Its options: llm-bench calibrate --help"""
+DEFAULT_SWEEP = "1,2,4,8"
+"""The load of a headless run in which no source of options defines a load."""
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
 """Keys are values of ``--llm-api``. All other APIs use ``sweep.py``, which supports all OpenAI APIs."""
@@ -66,19 +73,35 @@ def main() -> None:
         from llm_users.calibration.command import main as calibrate
 
         sys.exit(calibrate(sys.argv[2:], locustfile()))
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        from llm_users.options.short_help import short_help
+
+        print(short_help())
+        return
+    if {"-V", "--version"} & {*sys.argv[1:]}:
+        from importlib.metadata import version
+
+        print(f"llm-bench {__version__} (Locust {version('locust')}, Python {platform.python_version()})")
+        return
     # Almost nothing that a start creates is garbage, and looking for it takes a quarter of the CPU time of the imports.
     gc.disable()
-    if not names_locustfile(sys.argv[1:]):
+    packaged = not names_locustfile(sys.argv[1:])
+    if packaged:
         sys.argv[1:1] = ["-f", str(locustfile(named_api(sys.argv[1:])))]
     from locust import events
     from locust.main import main as locust
 
-    # Locust prints --help before it reads the locustfile, and the help must list the extension's options.
+    # Locust prints the help before it reads the locustfile, and the help must list the extension's options.
     import llm_users.extension  # noqa: F401
 
     events.init.add_listener(_end_start)
-    events.init_command_line_parser.add_listener(_mention_calibrate)
+    events.init.add_listener(_print_no_tables_of_locust)
+    events.init_command_line_parser.add_listener(_change_help)
     events.init_command_line_parser.add_listener(_bind_to_loopback)
+    if packaged:  # a locustfile of the user may have its own load
+        sweep = DefaultSweep()
+        events.init_command_line_parser.add_listener(sweep.on_parser)
+        events.init.add_listener(sweep.on_init)
     locust()
 
 
@@ -87,13 +110,54 @@ def _end_start(**_kwargs: Any) -> None:
     gc.enable()
 
 
-def _mention_calibrate(parser: Any, **_kwargs: Any) -> None:
-    parser.epilog = f"{_HINT}\n\n{parser.epilog or ''}"
+def _print_no_tables_of_locust(environment: Any, **_kwargs: Any) -> None:
+    """Leave out Locust's tables of milliseconds unless ``--print-stats`` asks for them."""
+    from locust import stats
+
+    if not environment.parsed_options.print_stats:
+        stats.print_stats = stats.print_percentile_stats = lambda *_args, **_kwargs: None
+
+
+def _change_help(parser: Any, **_kwargs: Any) -> None:
+    from llm_users.options.short_help import EXAMPLES, HELP_ALL, USAGE
+
+    parser.add_argument(HELP_ALL, action="help", help="Show this help message and exit")
+    parser.description, parser.epilog = USAGE, EXAMPLES
 
 
 def _bind_to_loopback(parser: Any, **_kwargs: Any) -> None:
     """Serve the web interface on loopback only, unless --web-host, its variable or a configuration file sets a host."""
     parser.set_defaults(web_host="127.0.0.1")
+
+
+class DefaultSweep:
+    """Makes a headless run a sweep if neither the command line nor a variable nor a file defines its load."""
+
+    def __init__(self) -> None:
+        self._chosen = False
+
+    def on_parser(self, parser: Any, **_kwargs: Any) -> None:
+        """Change the options after they are parsed, because only then all their sources are known."""
+        from llm_users.options.table import STAGING
+
+        parse, loads = parser.parse_args, (*STAGING, "num_users", "spawn_rate", "run_time")
+
+        def parse_args(*args: Any, **kwargs: Any) -> Any:
+            parsed = parse(*args, **kwargs)
+            if parsed.headless and not parsed.worker and not any(getattr(parsed, name) for name in loads):
+                self._chosen, parsed.llm_sweep = True, DEFAULT_SWEEP
+            return parsed
+
+        parser.parse_args = parse_args
+
+    def on_init(self, environment: Any, **_kwargs: Any) -> None:
+        """Say what was chosen, when Locust has set up the log. The workers of ``--processes`` say nothing."""
+        if self._chosen and not environment.parsed_options.worker:
+            logger.info(
+                "no option defines the load, so this run sweeps %s users; choose with --llm-sweep, --llm-rate, "
+                "--llm-find, --llm-trace or -u",
+                DEFAULT_SWEEP,
+            )
 
 
 if __name__ == "__main__":

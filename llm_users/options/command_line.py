@@ -10,12 +10,14 @@ import argparse
 import difflib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from llm_users.options import rules
+from llm_users.options import llmperf, rules
 from llm_users.options.parsers import OptionError
+from llm_users.options.short_help import HELP_ALL
 from llm_users.options.table import GROUPS, OPTIONS, OTHER_VARIABLES, Option, Options
 
 _FLAGS, _VARIABLES = "--llm-", "LOCUST_LLM_"
@@ -39,11 +41,13 @@ def add_options(parser: Any) -> None:
                 elif option.choices is not None:
                     # The web form sends the first choice of an option without a default, which must mean "not given".
                     settings["choices"] = option.choices if option.default else ("", *option.choices)
+                    if option.name == "api":
+                        settings["type"] = _not_of_llmperf
                 else:
                     settings["type"] = _checked(option)
                     if option.alone is not None:
                         settings |= {"nargs": "?", "const": option.alone}
-                action = group.add_argument(option.flag, help=option.help, env_var=option.variable, **settings)
+                action = group.add_argument(option.flag, help=option.help_line, env_var=option.variable, **settings)
                 # LocustArgumentParser.add_argument sets these four; a group has the method of argparse.
                 action.include_in_web_ui = True
                 action.is_secret = action.is_required = action.is_multiple = False
@@ -65,9 +69,15 @@ def _checked(option: Option) -> Callable[[str], str]:
     return check
 
 
+def _not_of_llmperf(api: str) -> str:
+    if api in llmperf.APIS:
+        raise argparse.ArgumentTypeError(f"{api} is a value of LLMPerf; use {llmperf.APIS[api]}")
+    return api
+
+
 def _refuse_unknown_flags(parser: Any) -> None:
     """Exit with code 2 for ``--llm-`` flags and keys of configuration files that are not the complete name of an
-    option.
+    option, and for the options of LLMPerf.
 
     argparse accepts any unambiguous prefix of a name, so a misspelled option could become another one. ``allow_abbrev``
     would also forbid shortened names of Locust's own options.
@@ -79,7 +89,14 @@ def _refuse_unknown_flags(parser: Any) -> None:
         if flag.startswith(_FLAGS):
             flags = {flag for action in parser._actions for flag in action.option_strings if flag.startswith(_FLAGS)}
             _refuse(parser, f"option {text.partition('=')[0]}", flag, flags)
-        return candidates(text)
+        found = candidates(text)
+        if not found and llmperf.replaces([text]):
+            # All of them in one message: somebody has pasted the command line of LLMPerf.
+            known = {*parser._option_string_actions} - {llmperf.API_FLAG}  # a locustfile may add options
+            given = [word for word in sys.argv[1:] if word.partition("=")[0] not in known]
+            lines = llmperf.replaces(given) or llmperf.replaces([text])
+            parser.error("\n  ".join(["LLMPerf's options have other names here.", *lines]))
+        return found
 
     parser._get_option_tuples = whole_names_only
 
@@ -101,7 +118,8 @@ def _refuse(parser: Any, what: str, name: str, known: Iterable[str]) -> NoReturn
     longer = [rest for rest in rests if rest.startswith(word)] or [rest for rest in rests if word in rest]
     nearest = difflib.get_close_matches(word, longer or rests, 1, 0.0 if longer else 0.6)
     hint = f"; did you mean {rests[nearest[0]]}?" if nearest else "."
-    parser.error(f"unknown {what}{hint} --help lists all options")
+    help_flag = HELP_ALL if HELP_ALL in parser._option_string_actions else "--help"  # only llm-bench has the former
+    parser.error(f"unknown {what}{hint} {help_flag} lists all options")
     raise AssertionError("unreachable")
 
 

@@ -3,7 +3,7 @@
 A field's name determines the option's other names: ``stage_time_s`` is ``--llm-stage-time`` on the command line,
 ``llm-stage-time`` in configuration files, ``LOCUST_LLM_STAGE_TIME`` in the environment, and ``llm_stage_time`` in
 Locust's parsed options, in its web form and in the manifest. A name that ends with ``_s`` holds seconds. ``--help``,
-docs/options.md and the web form list the options in the order of this table.
+docs/options.md and the web form list the options in the groups and in the order of this table.
 
 ``command_line`` adds the options to Locust's parser and reads their values; ``rules`` defines which options exclude
 each other.
@@ -52,6 +52,11 @@ class Option:
 
     group: str
     help: str
+    """What the option does, in a few words: one line of ``--help``."""
+    details: str = ""
+    """What else a user needs to know. The documentation shows it after ``help``."""
+    common: bool = False
+    """Most users need the option: ``llm-bench --help`` and the web form show it first."""
     metavar: str = ""
     parse: Callable[[str], Any] = str
     default: str | None = None
@@ -76,6 +81,11 @@ class Option:
         return "--" + self.dest.replace("_", "-")
 
     @property
+    def help_line(self) -> str:
+        """Return the line of ``--help``."""
+        return self.help if self.default is None else f"{self.help} (default: {self.default})"
+
+    @property
     def variable(self) -> str:
         """Return the name of the environment variable."""
         return "LOCUST_" + self.dest.upper()
@@ -90,7 +100,15 @@ class Group(str):
 
     @overload
     def option(
-        self, parse: Callable[[str], T], metavar: str, help: str, *, default: str, reads_local: bool = False
+        self,
+        parse: Callable[[str], T],
+        metavar: str,
+        help: str,
+        *,
+        details: str = "",
+        default: str,
+        reads_local: bool = False,
+        common: bool = False,
     ) -> T: ...
     @overload
     def option(
@@ -99,9 +117,11 @@ class Group(str):
         metavar: str,
         help: str,
         *,
+        details: str = "",
         absent: C = ...,
         alone: str | None = None,
         reads_local: bool = False,
+        common: bool = False,
     ) -> T | C: ...
     def option(
         self,
@@ -124,31 +144,32 @@ class Group(str):
         help: str,
         *,
         collect: Callable[[Iterable[T]], C],
-        reads_local: bool = False,
+        **settings: Any,
     ) -> C:
         """Declare a repeatable option. In files and in the web form, commas separate the values."""
         help = f"{help}. Repeatable"
-        declared = Option(group=self, help=help, metavar=metavar, parse=parse, collect=collect, reads_local=reads_local)
+        declared = Option(group=self, help=help, metavar=metavar, parse=parse, collect=collect, **settings)
         declaration: C = _field(declared, collect(()))
         return declaration
 
     @overload
-    def choice(self, choices: tuple[str, ...], help: str, *, default: str) -> str: ...
+    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", default: str) -> str: ...
     @overload
-    def choice(self, choices: tuple[str, ...], help: str) -> str | None: ...
-    def choice(self, choices: tuple[str, ...], help: str, *, default: str | None = None) -> Any:
+    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "") -> str | None: ...
+    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", default: str | None = None) -> Any:
         """Declare an option whose value is one of several words."""
         metavar = "|".join(choices)
-        return _field(Option(group=self, help=help, metavar=metavar, choices=choices, default=default), default)
+        declared = Option(group=self, help=help, details=details, metavar=metavar, choices=choices, default=default)
+        return _field(declared, default)
 
-    def switch(self, help: str) -> bool:
+    def switch(self, help: str, **settings: Any) -> bool:
         """Declare an option without a value."""
-        declaration: bool = _field(Option(group=self, help=help, switch=True), False)
+        declaration: bool = _field(Option(group=self, help=help, switch=True, **settings), False)
         return declaration
 
 
 GROUPS = SEND, LOAD, STAGES, JUDGE, CONNECTION, OUTPUT = tuple(
-    map(Group, ("what to send", "how much load", "stages", "stop and judge", "connection", "output"))
+    map(Group, ("what to send", "load", "stages", "stop and judge", "connection", "output"))
 )
 
 
@@ -156,251 +177,307 @@ GROUPS = SEND, LOAD, STAGES, JUDGE, CONNECTION, OUTPUT = tuple(
 class Options:
     """The options of one run, with parsed values. ``command_line.read_options`` creates them from Locust's options."""
 
-    model: str | None = SEND.option(str, "NAME", "Model to request. Default: the only model that the server lists")
-    api: str | None = SEND.choice(APIS, "API to call. Default: the API that the locustfile names")
+    model: str | None = SEND.option(str, "NAME", "Model; default: the only one that the server lists", common=True)
+    api: str | None = SEND.choice(APIS, "API to call; default: the locustfile's")
     targets: tuple[Target, ...] = SEND.option(
         parsers.targets,
         "MODEL[@URL][=WEIGHT],...",
-        "Several models or endpoints, each with a share of the requests: small=3,large@https://HOST/v1=1",
+        "Several models or endpoints that share the requests",
+        details="Each has a share of the requests: small=3,large@https://HOST/v1=1",
         absent=(),
     )
     input_tokens: Distribution = SEND.option(
         partial(Distribution.parse, quantity=LENGTHS),
         "MEAN[,SD]|DISTRIBUTION",
-        "Prompt length in tokens, normally distributed, or another distribution: lognormal:MEAN,SD, uniform:LOW,HIGH, "
+        "Prompt length in tokens",
+        details="The length is normally distributed, or has another distribution: lognormal:MEAN,SD, uniform:LOW,HIGH, "
         "fixed:N",
         default="550,150",
+        common=True,
     )
     output_tokens: Distribution = SEND.option(
         partial(Distribution.parse, quantity=LENGTHS),
         "MEAN[,SD]|DISTRIBUTION",
-        "Maximum number of output tokens, in the forms of --llm-input-tokens",
+        "Maximum output tokens",
+        details="In the forms of --llm-input-tokens",
         default="150,80",
+        common=True,
     )
     length_mix: tuple[Distribution, Distribution] | None = SEND.option(
         parse_mix,
         "WEIGHT:INPUT/OUTPUT,...",
-        "Mix of lengths that replaces --llm-input-tokens and --llm-output-tokens: 80:500/100,20:4000/500",
+        "Mix of lengths: 80:500/100,20:4000/500",
+        details="It replaces --llm-input-tokens and --llm-output-tokens",
     )
     prompt: str | None = SEND.option(str, "TEXT", "One fixed prompt for every request")
     prompts: str | None = SEND.option(
         parsers.prompts_file,
         "FILE[:COLUMN]",
-        "Dataset of prompts: JSONL, CSV, Parquet, text with one prompt per line, or hf:ORG/NAME[:SPLIT]",
+        "Dataset: JSONL, CSV, Parquet, text, hf:ORG/NAME",
+        details="A text file has one prompt per line. A dataset of the Hugging Face hub is hf:ORG/NAME[:SPLIT]",
         reads_local=True,
     )
     prompts_order: str = SEND.choice(
-        ("shuffled", "file"), "Order of a dataset: shuffled with the seed, or the order in the file", default="shuffled"
+        ("shuffled", "file"),
+        "Order of a dataset",
+        details="shuffled: with the seed; file: the order in the file",
+        default="shuffled",
     )
     shared_prefix: Prefixes | None = SEND.option(
-        Prefixes.parse, "TOKENSxCOUNT", "Begin each prompt with one of COUNT shared texts, each TOKENS long: 1000x8"
+        Prefixes.parse,
+        "TOKENSxCOUNT",
+        "Begin each prompt with one of COUNT shared texts",
+        details="Each text is TOKENS long: 1000x8",
     )
     cache_bust: bool = SEND.switch(
-        "Start every prompt with a different text, including prompts with a shared or given text, so that a prefix "
-        "cache cannot hold any part of it"
+        "Start every prompt with a different text",
+        details="Prompts with a shared or given text too, so that a prefix cache cannot hold any part of them",
     )
     images: Pictures | None = SEND.option(
         Pictures.parse,
         "N[xWxH]|[N:]FOLDER",
-        "Put images into every prompt: N generated images, or the images of a folder in turn",
+        "Images in every prompt: generated, or from FOLDER",
+        details="N generated images, or the images of a folder in turn",
         reads_local=True,
     )
     conversations: Path | None = SEND.option(
         parsers.existing_file,
         "FILE",
-        'Conversations for ConversationUser: JSON lines with "turns" or "messages", or the ShareGPT format. Default: '
-        "generated conversations",
+        "Conversations for ConversationUser, as JSON lines",
+        details='Lines with "turns" or "messages", or the ShareGPT format. Default: generated conversations',
         reads_local=True,
     )
     turns: Distribution = SEND.option(
         partial(Distribution.parse, quantity=TURNS),
         "MEAN[,SD]|DISTRIBUTION",
-        "Number of turns of a generated conversation, in the forms of --llm-input-tokens",
+        "Turns of a generated conversation",
+        details="In the forms of --llm-input-tokens",
         default="3,1",
     )
     think_time: Distribution = SEND.option(
         partial(Distribution.parse, quantity=THINK_TIMES),
         "TIME[,SD]|DISTRIBUTION",
-        "Pause before each further turn of a conversation: 1s, exp:2s, 2s,0.5s",
+        "Pause before each further turn",
+        details="The turns are those of a conversation. Forms: 1s, exp:2s, 2s,0.5s",
         default="1s",
     )
     cancel: tuple[float, float] | None = SEND.option(
-        parsers.cancel, "FRACTION:TIME", "Cancel this fraction of requests after a delay: 0.1:2s"
+        parsers.cancel, "FRACTION:TIME", "Cancel this fraction of requests after TIME: 0.1:2s"
     )
     """(fraction of the requests, seconds after the request was sent)."""
     seed: int = SEND.option(
         parsers.whole,
         "N",
-        "Seed of lengths, maximum output lengths and order. The texts of generated prompts also differ from run to run",
+        "Seed of lengths and order",
+        details="It fixes lengths, maximum output lengths and order. The texts of generated prompts also differ from "
+        "run to run",
         default="11111",
     )
     repeat_prompts: bool = SEND.switch(
-        "Send the same generated prompts in every run with this seed. The prefix cache of the server may hold them"
+        "Send the same generated prompts in every run",
+        details="This applies to all runs with the same seed. The prefix cache of the server may hold the prompts",
     )
     run_key: str | None = SEND.option(
-        parsers.run_key, "TEXT", "Send the generated prompts of the run whose manifest has this run_key"
+        parsers.run_key,
+        "TEXT",
+        "Send the generated prompts of the run with this key",
+        details="The manifest of the other run contains its run_key",
     )
     tokenizer: str | None = SEND.option(
         str,
         "PATH|ID",
-        "Tokenizer: a folder, a tokenizer.json file or a hub id. Default: the packaged tokenizer",
+        "Tokenizer; default: the packaged one",
+        details="A folder, a tokenizer.json file or a hub id",
         reads_local=True,
     )
     extra_body: dict[str, Any] = SEND.option(
-        parsers.json_object, "JSON", 'Extra fields of each request, as JSON: {"temperature": 0}', absent={}
+        parsers.json_object, "JSON", 'Extra fields of each request: {"temperature": 0}', absent={}
     )
     invoke_format: str | dict[str, Any] | None = SEND.option(
         parsers.invoke_format,
         "NAME|FILE",
-        "Format for Bedrock InvokeModel: the name of a model family, or a JSON file with body and paths. Default: the "
-        "family that the model id names",
+        "Format for Bedrock InvokeModel",
+        details="The name of a model family, or a JSON file with body and paths. Default: the family that the model id "
+        "names",
         reads_local=True,
     )
 
     sweep: tuple[int, ...] = LOAD.option(
-        parsers.sweep, "LIST", "Concurrency of each stage, for example 1,2,4,8", absent=()
+        parsers.sweep, "LIST", "Concurrency of each stage, for example 1,2,4,8", absent=(), common=True
     )
     rate: tuple[float, ...] = LOAD.option(
-        parsers.rates, "LIST", "Open loop: requests per second of each stage, for example 5,10,20", absent=()
+        parsers.rates, "LIST", "Open loop: requests/s of each stage: 5,10,20", absent=()
     )
     arrivals: ArrivalGap = LOAD.option(
         partial(Distribution.parse, quantity=ARRIVAL_GAPS),
         "DISTRIBUTION",
-        "Open loop: distribution of the times between requests: constant, poisson or gamma:CV",
+        "Open loop: times between requests",
+        details="The distribution is constant, poisson or gamma:CV",
         default="poisson",
     )
     max_in_flight: int | None = LOAD.option(
-        parsers.positive, "N", "Open loop: maximum number of requests in flight, over all workers"
+        parsers.positive, "N", "Open loop: maximum number of requests in flight", details="Over all workers"
     )
     overflow: str = LOAD.choice(
         ("wait", "drop"),
-        "Open loop: what happens to a request above --llm-max-in-flight: it waits (latencies from the intended start "
-        "include the wait), or it is dropped (its row says so)",
+        "Requests above --llm-max-in-flight",
+        details="wait: the request waits, and latencies from the intended start include the wait; drop: the request is "
+        "dropped, and its row says so",
         default="wait",
     )
     trace: str | None = LOAD.option(
         parsers.trace_file,
         "FILE",
-        "Open loop: replay recorded traffic from a trace in the Mooncake, BurstGPT, Azure or Vidur format",
+        "Open loop: replay recorded traffic",
+        details="The trace has the Mooncake, BurstGPT, Azure or Vidur format",
         reads_local=True,
     )
     trace_speed: float = LOAD.option(parsers.factor, "FACTOR", "Trace replay speed multiplier", default="1")
     trace_window: tuple[float, float] | None = LOAD.option(
-        parse_window, "FROM-TO", "Part of a trace to replay, in the trace's time: 0-600, 10m-20m"
+        parse_window, "FROM-TO", "Part of a trace to replay: 0-600, 10m-20m", details="In the trace's time"
     )
     trace_unit: str | None = LOAD.choice(
-        tuple(UNITS), "Unit of the times in a trace. Default: inferred from the times; a note says how"
+        tuple(UNITS), "Unit of the times in a trace", details="Default: inferred from the times; a note says how"
     )
     trace_block_size: int = LOAD.option(
         parsers.block_size,
         "TOKENS",
-        "Number of tokens that each entry of hash_ids in a trace stands for",
+        "Tokens per hash_ids entry of a trace",
         default=str(BLOCK_TOKENS),
     )
     find: str | None = LOAD.option(
         str,
         "EXPR",
-        "Search for the highest load that meets these objectives: ttft_p95<0.5,tpot_p95<0.05. --llm-sweep LOW,HIGH or "
-        "--llm-rate LOW,HIGH limits the search. Each stage has at least --llm-requests requests and lasts at least 30 "
-        "s, ten times the largest latency limit, or --llm-stage-time",
+        "Search for the highest load that meets objectives",
+        details="Example: ttft_p95<0.5,tpot_p95<0.05. --llm-sweep LOW,HIGH or --llm-rate LOW,HIGH limits the search. "
+        "Each stage has at least --llm-requests requests and lasts at least 30 s, ten times the largest latency limit, "
+        "or --llm-stage-time",
     )
     find_stages: int = LOAD.option(parsers.positive, "N", "Maximum number of stages of the search", default="12")
 
     requests: int | None = STAGES.option(
-        parsers.positive, "N", f"Measured requests per stage, over all workers. Default: {DEFAULT_REQUESTS} in a sweep"
+        parsers.positive,
+        "N",
+        f"Measured requests per stage; default: {DEFAULT_REQUESTS} in a sweep",
+        details="Over all workers, failures included",
+        common=True,
     )
     stage_time_s: float | None = STAGES.option(
         parse_duration,
         "TIME",
-        "Measure each stage for this time, or until --llm-requests are complete, whichever comes first",
+        "Measure each stage for this time",
+        details="With --llm-requests, whichever comes first ends the stage",
     )
     warmup: Warmup = STAGES.option(
         parsers.warmup,
         "N|TIME",
-        "Warm-up before each stage is measured: N requests per user, or a time (10s); 0 means no warm-up",
+        "Warm-up before each stage is measured",
+        details="N requests per user, or a time (10s); 0 means no warm-up",
         default="1",
     )
     ramp_s: float | None = STAGES.option(
         parse_duration,
         "TIME",
-        f"Start the users of a stage evenly over this time. Default: {DEFAULT_RAMP}; without a warm-up 0 (at once)",
+        "Start the users of a stage evenly over this time",
+        details=f"Default: {DEFAULT_RAMP}; without a warm-up 0 (at once)",
     )
 
     stop_on_errors: float | None = JUDGE.option(
-        parsers.ratio, "FRACTION", "End the sweep when more than this fraction of a stage fails"
+        parsers.ratio,
+        "FRACTION",
+        "End the sweep when more than this fraction fails",
+        details="The fraction is that of the requests of one stage",
     )
     slo: str | None = JUDGE.option(
         str,
         "EXPR",
-        "Exit with code 3 unless the 95 percent interval of every objective is within its limit: "
-        "ttft_p95<0.5,errors<0.01",
+        "Exit with code 3 unless these objectives are met",
+        details="The 95 percent interval of every objective must be within its limit: ttft_p95<0.5,errors<0.01",
+        common=True,
     )
     slo_stage: str = JUDGE.option(
         parsers.stage_to_judge,
         "all|best|N",
-        "Stages that --llm-slo judges: all, the best one, or the one with this number",
+        "Stages that --llm-slo judges",
+        details="All, the best one, or the one with this number",
         default="all",
     )
     prices: Prices | None = JUDGE.option(
         parsers.load_prices,
         "FILE",
-        "File of prices per million tokens, to report the cost of a stage",
+        "File of prices, to report the cost of a stage",
+        details="Prices are per million tokens",
         reads_local=True,
     )
     budget: float | None = JUDGE.option(
-        parsers.amount, "AMOUNT", "End the run before it costs more than this (needs --llm-prices)"
+        parsers.amount, "AMOUNT", "End the run before it costs more than this", details="Needs --llm-prices"
     )
 
     timeout_s: float = CONNECTION.option(parse_duration, "TIME", "Deadline of one request", default="600s")
     transport: str = CONNECTION.choice(
         ("fast", "sdk"),
-        "fast: kernel receive timestamps; sdk: the HTTP stack of the SDK, for comparison",
+        "HTTP stack",
+        details="fast: kernel receive timestamps; sdk: the HTTP stack of the SDK, for comparison",
         default="fast",
     )
     new_connections: bool = CONNECTION.switch("Open a connection for every request, as LLMPerf does")
     redirect_to: tuple[str, ...] = CONNECTION.repeated(
         parsers.web_origin,
         "ORIGIN",
-        "Another origin to which the endpoint may redirect requests; prompts and keys are sent there too. Default: "
-        "redirects to other origins are errors",
+        "Allow redirects to this origin",
+        details="Prompts and keys are sent there too. Default: redirects to other origins are errors",
         collect=tuple,
         reads_local=True,
     )
     header_env: tuple[tuple[str, str], ...] = CONNECTION.repeated(
         parsers.header_from_environment,
         "NAME=VAR",
-        "Extra header whose value comes from an environment variable",
+        "Extra header with the value of VAR",
+        details="VAR is an environment variable",
         collect=tuple,
         reads_local=True,
     )
     """(header, environment variable)."""
-    cookies: bool = CONNECTION.switch("Keep cookies, in a jar for each user. Default: cookies are not sent back")
+    cookies: bool = CONNECTION.switch(
+        "Keep cookies, in a jar for each user", details="Default: cookies are not sent back"
+    )
     client_cert: str | None = CONNECTION.option(
         str,
         "PATH[,KEY]",
-        "Client certificate: a PEM file that contains its key, or a PEM file and a key file. Default: SSL_CLIENT_CERT "
-        "and SSL_CLIENT_KEY",
+        "Client certificate in PEM format",
+        details="A PEM file that contains its key, or a PEM file and a key file. Default: SSL_CLIENT_CERT and "
+        "SSL_CLIENT_KEY",
         reads_local=True,
     )
-    insecure: bool = CONNECTION.switch("Do not verify the certificate of the server. Every output says so")
-    proxy_loopback: bool = CONNECTION.switch("Send requests to this machine through HTTP_PROXY or HTTPS_PROXY too")
+    insecure: bool = CONNECTION.switch("Do not verify the certificate of the server", details="Every output says so")
+    proxy_loopback: bool = CONNECTION.switch(
+        "Use the proxy for this machine too",
+        details="Requests to this machine also go through HTTP_PROXY or HTTPS_PROXY",
+    )
     region: str | None = CONNECTION.option(
-        str, "NAME", "AWS region of Bedrock. Default: AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile"
+        str,
+        "NAME",
+        "AWS region of Bedrock",
+        details="Default: AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile",
     )
     simulator: str | None = CONNECTION.option(
         str,
         "SPEC",
-        "Start the simulated endpoint beside the run and use it: ttft=200ms,itl=20ms,capacity=8",
+        "Start the simulated endpoint and use it",
+        details="Example: ttft=200ms,itl=20ms,capacity=8",
         alone=SIMULATOR_DEFAULTS,
     )
     web_origin: tuple[str, ...] = CONNECTION.repeated(
         parsers.web_origin,
         "ORIGIN",
-        "Another origin that may control the web interface, such as that of a reverse proxy",
+        "Origin that may control the web interface",
+        details="Such as the origin of a reverse proxy",
         collect=tuple,
     )
 
-    report: bool = OUTPUT.switch("Write the report folder at the end: the tables, and a page with figures")
+    report: bool = OUTPUT.switch(
+        "Write the report folder at the end", details="It contains the tables, and a page with figures", common=True
+    )
     chunk_times: bool = OUTPUT.switch("Also write the arrival time of every chunk")
     framework: str | None = OUTPUT.option(str, "NAME", "Name of the serving framework in tables and files")
     metadata: dict[str, str] = OUTPUT.repeated(parsers.pair, "KEY=VALUE", "Note for the files", collect=dict)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from llm_users._version import __version__
 from llm_users.simulator.engine import Engine
 from llm_users.simulator.log import RequestLog
 from llm_users.simulator.poller import make_poller, sharpen_timers
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "token k is sent at arrival + ttft + k * itl.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, loopback only")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 picks a free port; default: 8000")
     parser.add_argument("--spec", metavar="KEY=VALUE,…", help=f"keys below as one string; default: ${SPEC_VARIABLE}")

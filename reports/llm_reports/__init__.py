@@ -90,3 +90,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"llm_reports.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

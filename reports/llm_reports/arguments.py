@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llm_reports.slo.objectives import EXAMPLE
+from llm_users._version import __version__
 
 _EXIT_CODES = (
     "Exit codes: 0 success, 1 every request failed, 2 invalid options or input, 3 a run has no measured requests, "
@@ -119,6 +120,7 @@ def _leaderboard() -> argparse.ArgumentParser:
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     # Abbreviations are off, so that a misspelled option does not select a different one.
     parser = argparse.ArgumentParser(prog=name, description=description, epilog=_EXIT_CODES, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "inputs",
         nargs="+",

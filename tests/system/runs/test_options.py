@@ -58,7 +58,7 @@ def test_the_form_has_all_options_in_the_order_of_the_table(locust: Locust) -> N
     arguments, _end = json.JSONDecoder().raw_decode(page.split("window.templateArgs = ")[1])
     shown = {name: field for name, field in arguments["extra_options"].items() if name.startswith("llm_")}
     assert list(shown) == [option.dest for option in OPTIONS]
-    assert [field["help_text"] for field in shown.values()] == [option.help for option in OPTIONS]
+    assert [field["help_text"] for field in shown.values()] == [option.help_line for option in OPTIONS]
     given = {"llm_input_tokens": "20,5", "llm_output_tokens": "8,2"}  # on the command line
     for option in OPTIONS:
         field = shown[option.dest]

@@ -33,6 +33,13 @@ def test_a_default_is_stated_once(option: Option) -> None:
     assert "default" not in option.help.lower()
 
 
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)
+def test_the_help_of_an_option_is_one_line(option: Option) -> None:
+    assert 0 < len(option.help_line) <= 54, "a terminal of 80 columns has 54 beside the names of the options"
+    assert not option.help.endswith(".")
+    assert not option.details.endswith(".")
+
+
 def test_a_field_without_a_default_text_is_empty() -> None:
     for option in OPTIONS:
         if not option.default:
