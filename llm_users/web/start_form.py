@@ -19,12 +19,6 @@ from werkzeug.datastructures import ImmutableMultiDict
 from llm_users.options.table import GROUPS, OPTIONS, PREFIX
 from llm_users.secrets import mask_option
 
-COMMON = (
-    "llm_model", "llm_input_tokens", "llm_output_tokens", "llm_prompts", "llm_sweep", "llm_rate", "llm_find",
-    "llm_requests", "llm_stage_time", "llm_slo", "llm_stop_on_errors", "llm_timeout", "llm_report", "llm_framework",
-)  # fmt: skip
-"""The options that the form always shows. The other options of a group are behind a button."""
-
 _LONGEST_S = 15.0
 """Maximum duration of a start. After this time the module no longer corrects "ready"."""
 
@@ -35,13 +29,17 @@ def form_groups() -> list[dict[str, Any]]:
     """Return the groups of the form: the title of each group, and its options, the common ones first."""
     groups = []
     for title in GROUPS:
-        options = [
-            {"name": option.dest, "default": option.default or "", "common": option.dest in COMMON}
-            for option in OPTIONS
-            if option.group == title
+        options = sorted((option for option in OPTIONS if option.group == title), key=lambda option: not option.common)
+        fields = [
+            {
+                "name": option.dest,
+                "details": option.details,
+                "default": option.default or "",
+                "common": option.common,
+            }
+            for option in options
         ]
-        options.sort(key=lambda option: not option["common"])
-        groups.append({"title": f"LLM: {title}", "options": options})
+        groups.append({"title": f"LLM: {title}", "options": fields})
     return groups
 
 

@@ -60,15 +60,15 @@
     if (!all.length) return all;
     for (const option of all) label(option);
     list.insertBefore(element("h3", "llm-form-title", title), all[0].field);
-    const rare = all.filter(({ common }) => !common);
+    const rare = all.filter((option) => !option.common && !isChanged(option));
     if (rare.length) addButton(list, title, rare);
     return all;
   }
 
   const isChanged = ({ input, default: value }) => (input.type === "checkbox" ? input.checked : input.value !== value);
 
-  // The button hides the fields after it, unless one of them has another value than its default. Hidden fields stay in
-  // the form, so their values are sent.
+  // The button shows the rare options that have their default value. Hidden fields stay in the form, so their values are
+  // sent.
   function addButton(list, title, rare) {
     const button = element("button", "llm-form-more", "");
     button.type = "button";
@@ -81,17 +81,17 @@
     };
     button.addEventListener("click", () => show(button.getAttribute("aria-expanded") !== "true"));
     list.insertBefore(button, rare[0].field);
-    show(rare.some(isChanged));
+    show(false);
   }
 
   // Locust's label is "Llm Stage Time (help text)", and is repeated in the gap of the outline.
-  function label({ name, field, input }) {
+  function label({ name, details, field, input }) {
     const texts = [...field.querySelectorAll("label, legend > span, .MuiFormControlLabel-label")];
     const help = texts[0]?.textContent.match(/\(([^]*)\)/)?.[1];
     for (const text of texts) write(text, labelOf(name));
     field.title = `--${name.replaceAll("_", "-")}`;
     if (!help) return;
-    const note = element("small", "llm-form-help", help);
+    const note = element("small", "llm-form-help", details ? `${help}. ${details}` : help);
     note.id = `${name}-help`;
     input.setAttribute("aria-describedby", note.id);
     field.append(note);

@@ -207,7 +207,7 @@ window.LLMParts = (() => {
     const conclusion = make("p", { className: "llm-conclusion" });
     const reservations = make("ul", { className: "llm-reservations" });
     const tried = table("Loads, in ascending order", [
-      { title: "Load", value: (point) => point.load, text: (value, point) => `${plain(value)} ${point.unit}`, words: true },
+      { title: "Load", value: (point) => point.level, text: (value, point) => `${plain(value)} ${point.unit}`, words: true },
       { title: "Objectives", value: verdictOf, words: true },
       { title: "Stages", value: (point) => point.stages.join(", "), words: true },
       { title: "Reason", value: (point) => point.reason, words: true, sentence: true },

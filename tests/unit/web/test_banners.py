@@ -60,6 +60,22 @@ def test_a_client_that_is_strained_or_saturated_now_and_then() -> None:
     assert milder[1].startswith("In stage 2 the client was strained (")
 
 
+def test_equal_banners_are_one_with_a_count() -> None:
+    writer: Any = Writer(
+        "stage 1: 3 users are missing",
+        "stage 2: 12 users are missing",
+        "no OPENAI_API_KEY in the environment: requests carry no key",
+        stages=tuple(StageRecord(stage=number, health="strained", lag_p99_s=0.004) for number in (1, 2, 4)),
+    )
+    shown = banners(Seen(), None, None, writer, processes=1)
+    assert [(each["text"][:30], each["count"]) for each in shown] == [
+        ("Stage 2: 12 users are missing", 2),
+        ("No OPENAI_API_KEY in the envir", 1),
+        ("In stages 1, 2 and 4 the clien", 1),
+    ]
+    assert "strained (stage 4: timers were 0.0040 s late" in shown[2]["text"]
+
+
 def test_a_client_that_is_disturbed_is_told_about_the_machine() -> None:
     late = StageRecord(client_cpu_share_max=0.016, lag_p99_s=0.03, lag_own_p99_s=0.001)
     ((level, text),) = said(client=late)
