@@ -270,16 +270,19 @@ class LiveState:
         if self.coordinator.finishing:
             return "stopping"
         state = str(self._environment.runner.state)
-        if state == "stopped" and self.finished and self.coordinator.ended_by_itself:
-            return "finished"
-        return _STATES.get(state, state)
+        if state != "stopped" or not self.finished:
+            return _STATES.get(state, state)
+        if not self._is_counted():
+            return "stopping"  # the figures of the last stage follow with the next sample
+        return "finished" if self.coordinator.ended_by_itself else "stopped"
+
+    def _is_counted(self) -> bool:
+        writer = self.coordinator.writer
+        return writer is not None and self._closed == len(writer.stages)
 
     def _whole_run(self) -> dict[str, Any] | None:
         """Return the figures of the whole run when it is over and its last stage is counted."""
-        writer = self.coordinator.writer
-        if not self.finished or writer is None or not self._closed == len(writer.stages) > 0:
-            return None
-        return self._totals.figures()
+        return self._totals.figures() if self.finished and self._is_counted() and self._closed else None
 
     def _search(self) -> dict[str, Any] | None:
         """Return the load search: the conclusion so far, its limitations, and the tried loads in ascending order."""

@@ -46,14 +46,14 @@ def test_a_finished_run_shows_its_own_figures_not_those_of_the_last_seconds(
 def test_a_load_search_has_its_result_and_its_loads_in_order(
     start_web: Callable[..., Web], open_url: OpenUrl, screenshots: Path
 ) -> None:
-    web = start_web(*SIMULATED, "--llm-find", "ttft_p95<0.15", "--llm-sweep", "1,32", "--llm-requests", "15",
+    web = start_web(*SIMULATED, "--llm-find", "tpot_p95<0.012", "--llm-sweep", "1,32", "--llm-requests", "15",
                     "--llm-stage-time", "1s", "--llm-find-stages", "6", "--autostart")  # fmt: skip
     web.await_start()
     page = open_url(f"{web.root}/?tab=llm", width=375)
     search = page.get_by_role("region", name="Load search")
     expect(search).to_contain_text("So far: ", timeout=40_000)
     expect(page.locator(".llm-chip")).to_have_text("Finished", timeout=60_000)
-    expect(search.locator(".llm-conclusion")).to_have_text(re.compile(r"^The highest load that meets ttft_p95<0.15: "))
+    expect(search.locator(".llm-conclusion")).to_have_text(re.compile(r"^The highest load that meets tpot_p95<0.012: "))
     rows = cells(page, "search")
     loads = [float(row[0]) for row in rows]
     assert loads == sorted(loads)
