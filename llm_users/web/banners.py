@@ -23,6 +23,10 @@ _LOST = re.compile(r"(worker \d+)\b.* (?:was|were) lost\b", re.IGNORECASE)
 """Matches notes about a lost worker or about requests that were lost with it."""
 
 
+_INFORMATION = re.compile(r"no \w+ in the environment: requests carry no key|Bedrock: |worker \d+ (?:joined|was back)")
+"""Matches notes that describe the run and need no action."""
+
+
 @dataclass
 class Seen:
     """Counts of what the rows of a run contain."""
@@ -107,7 +111,12 @@ def _stage_banners(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
 
 
 def _level(note: str, notes: Sequence[str]) -> str:
-    """Return the level of a note: "bad" for a worker that was lost and did not come back, else "warn"."""
+    """Return the level of a note: "bad" for a worker that was lost and did not come back, "info" without a need to act.
+
+    All other notes are warnings.
+    """
+    if _INFORMATION.match(note):
+        return "info"
     lost = _LOST.match(note)
     if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
         return "warn"

@@ -207,7 +207,7 @@ window.LLMParts = (() => {
     const conclusion = make("p", { className: "llm-conclusion" });
     const reservations = make("ul", { className: "llm-reservations" });
     const tried = table("Loads, in ascending order", [
-      { title: "Load", value: (point) => point.level, text: (value, point) => `${plain(value)} ${point.unit}`, words: true },
+      { title: "Load", value: (point) => point.level, text: loadText, words: true },
       { title: "Objectives", value: verdictOf, words: true },
       { title: "Stages", value: (point) => point.stages.join(", "), words: true },
       { title: "Reason", value: (point) => point.reason, words: true, sentence: true },
@@ -233,6 +233,8 @@ window.LLMParts = (() => {
       },
     };
   }
+
+  const loadText = (value, { unit }) => `${plain(value)} ${value === 1 && unit === "users" ? "user" : unit}`;
 
   function verdictOf({ passed, decided }) {
     const counted = passed ? "passed" : "failed";
