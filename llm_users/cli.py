@@ -115,7 +115,12 @@ def _print_no_tables_of_locust(environment: Any, **_kwargs: Any) -> None:
     from locust import stats
 
     if not environment.parsed_options.print_stats:
-        stats.print_stats = stats.print_percentile_stats = lambda *_args, **_kwargs: None
+        stats.print_stats = _print_nothing
+        stats.print_percentile_stats = _print_nothing
+
+
+def _print_nothing(*_args: Any, **_kwargs: Any) -> None:
+    pass
 
 
 def _change_help(parser: Any, **_kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """Conversion of numbers and durations to and from text.
 
 ``parse_duration`` is the only parser of durations such as ``500ms`` or ``1m30s``; ``duration_text`` formats them.
+``lasting`` formats approximate durations, ``counted`` a count with its noun.
 ``in_words`` creates the question of LLMPerf's correctness test, ``has_number`` implements LLMPerf's rule for the answer
 and ``is_only_number`` a stricter rule.
 """
@@ -56,6 +57,18 @@ def duration_text(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     counts = {"h": hours, "m": minutes, "s": round(rest_s, 9)}
     return "".join(f"{count:.11g}{unit}" for unit, count in counts.items() if count)
+
+
+def lasting(seconds: float) -> str:
+    """Format an approximate duration: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
+
+
+def counted(count: float, noun: str) -> str:
+    """Return a count with its noun in the singular or the plural: ``1 user``, ``8 users``."""
+    return f"{count:.15g} {noun}{'' if count == 1 else 's'}"
 
 
 _SMALL = (

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from llm_users.number_words import counted
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 
 HELD_BACK_FROM = 24
@@ -72,7 +73,7 @@ class StageLoad:
     @property
     def text(self) -> str:
         """Return the load for a log: ``8 users``, ``5 requests/s``."""
-        return f"{self.users} users" if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
+        return counted(self.users or 0, "user") if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
 
     @property
     def short(self) -> str:
@@ -391,7 +392,7 @@ class Shortfall:
     @property
     def short(self) -> str:
         """Return a short mark: ``5 of 8 users``."""
-        return f"{self.ran:.3g} of {self.asked} users"
+        return f"{self.ran:.3g} of {counted(self.asked, 'user')}"
 
     @property
     def text(self) -> str:
@@ -511,3 +512,8 @@ def cell(value: Any) -> Any:
         if value.lstrip("'").startswith(_FORMULA_STARTS):  # also texts that look quoted already
             return "'" + value
     return value
+
+
+def unguarded(text: str) -> str:
+    """Undo ``cell``, which puts a ' before text that a spreadsheet would read as a formula."""
+    return text[1:] if text.startswith("'") and cell(text[1:]) == text else text

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from llm_users.collect.client_health import fill_client, verdict
 from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.number_words import counted, lasting
 from llm_users.outcome import CLIENT_LIMIT, Outcome
 from llm_users.quantile import DurationHistogram
 from llm_users.record import HELD_BACK_FROM, UNSTEADY, RequestRecord, StageLoad, StageRecord
@@ -333,7 +334,7 @@ def describe(stage: StageRecord) -> str:
     rate = stage.output_throughput_token_per_s
     parts = [
         f"stage {stage.stage} done: {stage.load.text}",
-        f"{stage.requests_ok} of {stage.requests_measured} requests ok"
+        f"{stage.requests_ok} of {counted(stage.requests_measured, 'request')} ok"
         + (f", {stage.requests_cancelled} cancelled" if stage.requests_cancelled else ""),
         f"{rate:.0f} tokens/s" if rate is not None else "no throughput (window too short)",
     ]
@@ -362,8 +363,23 @@ def resending(stage: StageRecord) -> str:
     )
 
 
-def progress(plan: StagePlan, stages: int, counts: tuple[int, int, int]) -> str:
-    """Return one line about a running stage; ``counts`` are its measured, failed and aborted rows."""
+def progress(
+    plan: StagePlan,
+    stages: int,
+    counts: tuple[int, int, int],
+    *,
+    stage_left_s: float | None = None,
+    run_left_s: float | None = None,
+) -> str:
+    """Return one line about a running stage; ``counts`` are its measured, failed and aborted rows.
+
+    The remaining times are None if they are unknown.
+    """
     measured, failed, _aborted = counts
-    of = f" of {plan.requests}" if plan.requests is not None else ""
-    return f"stage {plan.stage} of {stages}: {plan.load.text}, {measured}{of} requests done, {failed} failed"
+    requests = counted(measured if plan.requests is None else plan.requests, "request")
+    done = requests if plan.requests is None else f"{measured} of {requests}"
+    text = f"stage {plan.stage} of {stages}: {plan.load.text}, {done} done, {failed} failed"
+    left = [] if stage_left_s is None else [f"about {lasting(stage_left_s)} left"]
+    if run_left_s is not None and (plan.stage < stages or not left):
+        left.append(f"about {lasting(run_left_s)} for the run")
+    return ", ".join([text, *left])

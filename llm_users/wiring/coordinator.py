@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -265,6 +266,9 @@ class CoordinatorRole:
                 run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
             run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
             print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
+            if writer.book.started and not options.report:
+                command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
+                print(f"Report with charts: {command}", file=sys.stderr)
         if self._lock is not None:
             self._lock.release()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llm_users.load.coordinator.early_stop import Allowance, FailureWatch
 from llm_users.load.coordinator.load_search import MOST_REPEATS, WITHIN, Judgement, LoadSearch, Range
 from llm_users.load.coordinator.stages import Minimum, StageSpec
+from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageLoad, StageRecord
 from llm_users.verdict import Verdict
@@ -81,6 +82,10 @@ class SearchStages:
     def count(self) -> int:
         return max(1, self._started_stages)
 
+    @property
+    def later(self) -> None:
+        return None
+
     def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
@@ -88,7 +93,7 @@ class SearchStages:
             counted = Verdict.PASSED if point.passes else Verdict.FAILED
             counts = "" if point.decided else f"; counts as {counted} because of its figures"
             verdict, text = point.judgement.verdict, point.judgement.text
-            logger.info("%g %s: %s%s: %s", point.load, self.unit, verdict, counts, text)
+            logger.info("%s: %s%s: %s", self._in_words(point.load), verdict, counts, text)
         load = self._search.next()
         self._over = load is None
         if load is None:
@@ -155,22 +160,27 @@ class SearchStages:
             ],
         }
 
+    def _in_words(self, load: float) -> str:
+        return f"{load:g} {self.unit}" if self._open_loop else counted(load, "user")
+
     @property
     def conclusion(self) -> str:
         """Return the result as a sentence."""
-        search, unit = self._search, self.unit
+        search = self._search
         best, above = search.best, search.above
         stages = f"{search.stages} {'stage' if search.stages == 1 else 'stages'}"
         if best is None and above is None:
             return f"No stage was complete, so there is no result for {self._objectives.text}"
         if best is None:
             assert above is not None
-            return f"No load was found that meets {self._objectives.text}: below {above.load:g} {unit} ({stages})"
+            return (
+                f"No load was found that meets {self._objectives.text}: below {self._in_words(above.load)} ({stages})"
+            )
         found = f"The highest load that meets {self._objectives.text}:"
         if above is None:
             why = "the highest that was allowed" if best.load >= search.where.high else "nothing higher was tried"
-            return f"{found} at least {best.load:g} {unit} ({why}; {stages})"
-        return f"{found} {best.load:g} {unit} (between {best.load:g} and {above.load:g}; {stages})"
+            return f"{found} at least {self._in_words(best.load)} ({why}; {stages})"
+        return f"{found} {self._in_words(best.load)} (between {best.load:g} and {above.load:g}; {stages})"
 
     @property
     def reservations(self) -> list[str]:
@@ -179,7 +189,7 @@ class SearchStages:
         best = self._search.best
         if best is not None and not best.decided:
             limitations.append(
-                f"The result, {best.load:g} {self.unit}, is not decided: only its figures meet the limits, not their "
+                f"The result, {self._in_words(best.load)}, is not decided: only its figures meet the limits, not their "
                 "intervals. More requests per stage (--llm-requests, --llm-stage-time), or a client that is not "
                 "saturated, can decide it."
             )

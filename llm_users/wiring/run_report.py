@@ -37,14 +37,24 @@ def print_end(prefix: str, options: Options, parsed: Any, writer: RunWriter, dec
     if writer.book.started and options.report:
         _print_report(prefix, options, getattr(parsed, "llm_prices", None), folder=True)
         return
-    if parsed is not None and writer.book.started:
-        if rows <= MOST_ROWS_TO_PRINT:
-            if _print_report(prefix, options, None, folder=False):
-                return
-        else:
-            print(f"The run has {rows:,} rows. Print its tables with: llm-report {prefix}", file=sys.stderr)
+    if parsed is not None and writer.book.started and rows <= MOST_ROWS_TO_PRINT:
+        if _print_tables(prefix, options, complete=not writer.problem()):
+            return
+    elif parsed is not None and writer.book.started:
+        print(f"The run has {rows:,} rows. Print its tables with: llm-report {prefix}", file=sys.stderr)
     for text in filter(None, decided):
         print(text)
+
+
+def _print_tables(prefix: str, options: Options, *, complete: bool) -> bool:
+    """Print the tables, without pandas if possible, whose import takes a second. Return False on an invalid run."""
+    if complete and options.slo is None and options.find is None:
+        from llm_reports.end_of_run import end_text
+
+        if (text := end_text(prefix)) is not None:
+            print(text)
+            return True
+    return _print_report(prefix, options, None, folder=False)
 
 
 def _print_report(prefix: str, options: Options, price_file: str | None, *, folder: bool) -> bool:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from llm_reports.export.summary import summary
     from llm_reports.input.loader import load, load_all
     from llm_reports.llmperf.tables import Table, tables
-    from llm_reports.markdown.report import gate_text, to_markdown
+    from llm_reports.markdown.report import gate_text
+    from llm_reports.markdown.table import to_markdown
     from llm_reports.metrics.correctness import mismatches
     from llm_reports.metrics.costs import Cost, costs, costs_frame, load_prices
     from llm_reports.metrics.goodput import Choice, StagePoint, highest, knee, points_frame, stage_points, sweeps
@@ -64,7 +65,8 @@ _NAMES = {
     "export.summary": ("summary",),
     "input.loader": ("load", "load_all"),
     "llmperf.tables": ("Table", "tables"),
-    "markdown.report": ("gate_text", "to_markdown"),
+    "markdown.report": ("gate_text",),
+    "markdown.table": ("to_markdown",),
     "metrics.correctness": ("mismatches",),
     "metrics.costs": ("Cost", "costs", "costs_frame", "load_prices"),
     "metrics.goodput": ("Choice", "StagePoint", "highest", "knee", "points_frame", "stage_points", "sweeps"),

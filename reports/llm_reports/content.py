@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from llm_reports.llmperf.tables import Table, tables_of
+from llm_reports.llmperf.tables import Table, tables_of, with_new_notes
 from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
@@ -54,14 +54,7 @@ class Content:
     @cached_property
     def tables_with_notes(self) -> list[tuple[Table | RateTable, list[str]]]:
         """The tables, each with its notes; notes of an earlier table are replaced by a reference to the notes above."""
-        shown_notes: set[str] = set()
-        with_notes = []
-        for table in self.tables:
-            fresh = [note for note in table.notes if note not in shown_notes]
-            repeated = [] if len(fresh) == len(table.notes) else ["See the notes above."]
-            shown_notes.update(fresh)
-            with_notes.append((table, [*fresh, *repeated]))
-        return with_notes
+        return with_new_notes(self.tables)
 
     @cached_property
     def notes(self) -> list[str]:

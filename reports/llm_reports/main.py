@@ -98,7 +98,7 @@ def _compare(options: Namespace) -> int:
 def _leaderboard(options: Namespace) -> int:
     from llm_reports.compare.leaderboard import leaderboard
     from llm_reports.html.command_files import leaderboard_files
-    from llm_reports.markdown.report import to_markdown
+    from llm_reports.markdown.table import to_markdown
     from llm_reports.output_folder import write_files
     from llm_reports.slo.junit import write_job_summary
 

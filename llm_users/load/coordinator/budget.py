@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 
+from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.prices import Price
 from llm_users.record import RequestRecord
@@ -76,13 +77,14 @@ class Budget:
         tokens = self._input + self._output
         parts = []
         if self._reserves_quota and users:
-            whose = "requests in flight" if self._options.open_loop else "users"
+            whose = counted(users, "request" if self._options.open_loop else "user")
+            whose += " in flight" if self._options.open_loop else ""
             parts.append(
-                f"{users} {whose} x ({self._input:g} input + {self._output:g} max output) reserve "
+                f"{whose} x ({self._input:g} input + {self._output:g} max output) reserve "
                 f"{users * tokens:,.0f} tokens of quota at a time"
             )
         if requests is not None and (self._reserves_quota or prices is not None):
-            parts.append(f"{requests} requests with {requests * tokens:,.0f} tokens in total")
+            parts.append(f"{counted(requests, 'request')} with {requests * tokens:,.0f} tokens in total")
         cost = self._stage_cost(requests)
         if prices is not None and cost is not None:
             parts.append(f"about {prices.shown(cost)} if every answer has the maximum length")

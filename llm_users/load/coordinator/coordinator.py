@@ -21,10 +21,12 @@ from llm_users.collect.stage_stats import progress
 from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
 from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
+from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import LEASE_S, WAIT_S, Message
 from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageLoad, StageRecord
 
@@ -120,6 +122,7 @@ class Coordinator:
         self._times_spread_again = 0  # how often too many users were ready
         self._spread = 0  # makes the answers to Locust differ, see _wanted
         self._admitted = False  # the users of the stage were let through
+        self._measuring_since: float | None = None  # about when the first measured request of the stage began
         self._stage_ended = False  # the stage was ended early
         self._prepared_at = 0.0
         self._told_at = 0.0
@@ -190,7 +193,7 @@ class Coordinator:
         plan, now = self._plan, time.monotonic()
         if self._admitted and now - self._told_at >= _PROGRESS_S:
             self._told_at = now
-            logger.info("%s", progress(plan, self.stages, self._pool.writer.book.counts(plan.stage)))
+            logger.info("%s", self._progress(now))
         if self._deadline is not None and now >= self._deadline and self._ending is None:
             self._ending = "the run time is over"
             self._end_stage()
@@ -222,6 +225,23 @@ class Coordinator:
                 return None
             self._announce(plan.stage + 1, spec, free=False)
         return self._wanted()
+
+    def _progress(self, now: float) -> str:
+        """Return the progress of the stage, with the remaining times as far as they are known."""
+        plan = self._plan
+        counts = self._pool.writer.book.counts(plan.stage)
+        stage_s = run_s = later = None
+        if self._measuring_since is not None:
+            done, passed_s = counts[0], now - self._measuring_since
+            stage_s = stage_left_s(plan, done, passed_s)
+            specs = self._sequence.later
+            later = None if specs is None else later_s(specs, self.options, latency_s(plan, done, passed_s))
+        if stage_s is not None and later is not None:
+            run_s = stage_s + later
+        if self._deadline is not None:
+            rest_s = self._deadline - now
+            run_s = rest_s if run_s is None else min(run_s, rest_s)
+        return progress(plan, self.stages, counts, stage_left_s=stage_s, run_left_s=run_s)
 
     def await_change(self, timeout_s: float) -> None:
         """Wait until ``tick`` may return something else because the requests of the stage are done."""
@@ -558,6 +578,8 @@ class Coordinator:
         plan = self._plan
         if not plan.stage or self._ending is not None:
             return
+        if self._measuring_since is None and record.measured and record.stage == plan.stage:
+            self._measuring_since = time.monotonic() - (record.end_to_end_latency_s or 0.0)
         if why := self._budget.why_stop(plan.max_in_flight or plan.users):
             self._end_for_budget(why)
             self._end_stage()
@@ -738,8 +760,8 @@ class Coordinator:
         if ready > asked:
             text = f"{ready} users were ready instead of {asked}: workers that had been silent kept their users"
         else:
-            text = f"only {ready} of {asked} users were ready: {why}"
-        self._pool.say(f"stage {self._plan.stage}: {text}; the stage runs with {ready} users")
+            text = f"only {ready} of {counted(asked, 'user')} were ready: {why}"
+        self._pool.say(f"stage {self._plan.stage}: {text}; the stage runs with {counted(ready, 'user')}")
 
     def _stop_gathering_timer(self) -> None:
         timer, self._gathering_timer = self._gathering_timer, None
@@ -750,6 +772,7 @@ class Coordinator:
 
     def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
         self._before_stage()
+        self._measuring_since = None
         self._admitted = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
         self._prepared_at = time.monotonic()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.prompts import Trace
 from llm_users.record import RequestRecord, StageLoad, StageRecord
@@ -24,8 +25,7 @@ class Minimum:
 
     @property
     def text(self) -> str:
-        requests = "1 request" if self.requests == 1 else f"{self.requests} requests"
-        return f"at least {requests} and {self.seconds:g} s"
+        return f"at least {counted(self.requests, 'request')} and {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class StageSpec:
         """Return the length of the stage as text."""
         if self.minimum is not None:
             return self.minimum.text
-        return f"{requests} requests" if requests is not None else f"{measure_s or 0:g} s"
+        return counted(requests, "request") if requests is not None else f"{measure_s or 0:g} s"
 
     def most(self, options: Options) -> int:
         """Return the maximum number of requests in flight, or 0 without a limit."""
@@ -59,6 +59,10 @@ class StageSequence(Protocol):
     @property
     def count(self) -> int:
         """Return the number of stages of the run that is known so far."""
+
+    @property
+    def later(self) -> Sequence[StageSpec] | None:
+        """Return the stages after the present one, or None if they are not known yet."""
 
     def next(self, last: StageRecord | None) -> StageSpec | None:
         """Return the next stage after ``last`` (None: the first stage), or None if the run is over."""
@@ -80,6 +84,10 @@ class FixedStages:
     @property
     def count(self) -> int:
         return max(1, len(self._sequence))
+
+    @property
+    def later(self) -> Sequence[StageSpec] | None:
+        return self._sequence[self._started :]
 
     def next(self, last: StageRecord | None) -> StageSpec | None:  # noqa: ARG002 - does not depend on results
         if self._started == len(self._sequence):

@@ -27,6 +27,7 @@ from llm_users.load.coordinator.stages import StageSpec
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import LEASE_MARGIN_S, LEASE_S, WAIT_S, Count
 from llm_users.load.protocol.stage import StagePlan, StageTotals, arrival_times_of
+from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.record import LOAD_SHARE, RequestRecord, StageRecord
 from llm_users.run_files import SPOOL_FOLDER, path_of, shard_name, start_counts_prefix
@@ -639,7 +640,7 @@ class WorkerPool:
             silent_s = time.monotonic() - worker.heard_at if worker.lost else worker.silence_s
             for assignment in worker.assignments.values():
                 if assignment.beyond:
-                    what = "1 request" if assignment.beyond == 1 else f"{assignment.beyond} requests"
+                    what = counted(assignment.beyond, "request")
                     whose = "its row has" if assignment.beyond == 1 else "their rows have"
                     self.say(
                         f"worker {worker.rank}: {what} of stage {assignment.stage} were started beyond its share "

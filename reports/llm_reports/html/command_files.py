@@ -8,7 +8,8 @@ from llm_reports.charts.figures import figures
 from llm_reports.compare.comparison import Comparison
 from llm_reports.html.rendering import data_uri, render_page
 from llm_reports.llmperf.tables import Table, rounded
-from llm_reports.markdown.report import comparison_text, to_markdown
+from llm_reports.markdown.report import comparison_text
+from llm_reports.markdown.table import to_markdown
 from llm_reports.metrics.goodput import stage_points
 from llm_reports.plots.drawing import can_draw, image_files
 from llm_reports.plots.images import bar_chart, comparison_drawings, endpoint_name

@@ -28,7 +28,7 @@ from llm_reports.errors import InputError
 from llm_reports.input.open_file import open_text, unreadable
 from llm_reports.metrics.outcomes import buffered, succeeded
 from llm_users.quantile import DurationHistogram
-from llm_users.record import COL, REQUEST_COLUMNS, STAGE_COLUMNS, Column, cell
+from llm_users.record import COL, REQUEST_COLUMNS, STAGE_COLUMNS, Column, unguarded
 from llm_users.run_files import REQUESTS_CSV
 
 # The tables require these columns; all other columns of a rows file may be absent.
@@ -325,11 +325,11 @@ class _ColumnCollector:
     def _unguarded(self, texts: Sequence[str]) -> Iterable[str]:
         """Return the texts without the guard of ``record.cell``; rows with equal texts share one copy."""
         if _all_alike(texts):
-            return [_unguarded(texts[0])] * len(texts)
+            return [unguarded(texts[0])] * len(texts)
         distinct, known = set(texts), self._known
         if len(distinct) > len(texts) // 2:
-            return map(_unguarded, texts)
-        known.update((text, _unguarded(text)) for text in distinct if text not in known)
+            return map(unguarded, texts)
+        known.update((text, unguarded(text)) for text in distinct if text not in known)
         return [known[text] for text in texts]
 
     def _parsed(self, name: str, texts: Sequence[str]) -> np.ndarray:
@@ -367,11 +367,6 @@ def _is_number(text: str) -> bool:
         return not math.isinf(float(text or "nan"))
     except ValueError:
         return False
-
-
-def _unguarded(text: str) -> str:
-    """Undo ``record.cell``, which puts a ' before text that a spreadsheet would read as a formula."""
-    return text[1:] if text.startswith("'") and cell(text[1:]) == text else text
 
 
 def _numbers(series: Series) -> Floats:

@@ -12,9 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from pandas import Series
+from typing import TYPE_CHECKING, Any
 
 from llm_reports.metrics.groups import (
     INPUT_TOKENS,
@@ -27,10 +25,14 @@ from llm_reports.metrics.groups import (
     Group,
 )
 from llm_reports.metrics.outcomes import succeeded
+from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.summary import Summary, summarize
 from llm_users.distributions import LENGTHS, Distribution, DistributionError, Normal
 from llm_users.outcome import Outcome, outcome_of
 from llm_users.record import COL
+
+if TYPE_CHECKING:  # this module does not load pandas
+    from pandas import Series
 
 METRICS = {
     "inter_token_latency_s": LLMPERF_INTER_TOKEN_LATENCY,
@@ -114,7 +116,7 @@ def results(group: Group) -> Results:
     counted = Counter(_code(code) for code in codes[~succeeded(codes)])
     return Results(
         figures={name: group.summary(metric) for name, metric in METRICS.items()},
-        without_content=without_content(group),
+        without_content=group.facts.without_content,
         ttft=group.summary(TTFT),
         started=len(group.measured),
         completed=len(group.ok),
@@ -122,11 +124,6 @@ def results(group: Group) -> Results:
         error_codes=dict(sorted(counted.items(), key=lambda item: (-item[1], str(item[0])))),
         duration_s=duration_s(group),
     )
-
-
-def without_content(group: Group) -> int:
-    """Return the number of successful answers of an LLMPerf file with a TTFT of 0, which means without content."""
-    return int((group.values(LLMPERF_TTFT, group.ok) == 0).sum())
 
 
 def rate_of(group: Group) -> dict[str, float]:
@@ -207,7 +204,7 @@ def conditions_of(group: Group) -> Conditions:
     )
 
 
-def stated_lengths(group: Group) -> dict[str, int]:
+def stated_lengths(group: StageGroup) -> dict[str, int]:
     """Return those of LLMPerf's four lengths that its summary or the options of a run state.
 
     Options count only if the requests followed them: a mix, a trace, a dataset or a locustfile can set other lengths.
@@ -215,12 +212,12 @@ def stated_lengths(group: Group) -> dict[str, int]:
     if group.run.foreign:
         manifest = group.run.manifest
         return {name: manifest[name] for name in _LENGTHS if type(manifest.get(name)) is int}
-    rows, options = group.measured, group.run.options
+    options = group.run.options
     if any(options.get(name) for name in _OTHER_LENGTHS):
         return {}
-    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or rows[COL.prompt_index].isna().all()
+    own_prompts = any(options.get(name) for name in _OTHER_PROMPTS) or not group.facts.knows_prompts
     stated: dict[str, int] = {}
-    for kind, followed in (("input", not own_prompts), ("output", rows[COL.requested_output_tokens].notna().any())):
+    for kind, followed in (("input", not own_prompts), ("output", group.facts.limits_output)):
         try:
             lengths = Distribution.parse(str(options.get(f"llm_{kind}_tokens")), LENGTHS)
         except DistributionError:

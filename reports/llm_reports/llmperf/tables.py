@@ -7,13 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from pandas import DataFrame
-
-from llm_reports.llmperf.results import without_content
 from llm_reports.metrics.distinctions import distinctions, in_words
-from llm_reports.metrics.groups import LLMPERF_TTFT, OUTPUT_THROUGHPUT, TTFT, Group, Metric, groups
+from llm_reports.metrics.groups import LLMPERF_TTFT, OUTPUT_THROUGHPUT, TTFT, Metric, groups
+from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.stage_load import LoadColumns, load_columns
 from llm_reports.metrics.summary import Summary
 from llm_reports.run import Run, named_apart
@@ -21,7 +19,20 @@ from llm_reports.sections.table_notes import Notes, notes_under
 from llm_reports.slo.stage_doubts import unfit
 from llm_users.record import StageLoad
 
+if TYPE_CHECKING:  # this module does not load pandas
+    from pandas import DataFrame
+
 T = TypeVar("T")
+
+
+class Noted(Protocol):
+    """A table with notes."""
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+NotedT = TypeVar("NotedT", bound=Noted)
 NOTHING = "-"
 _FIGURES = ("Median", "Mean", "Min", "Max", "P25", "P75", "P95", "P99")
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # enough for any float in decimal notation
@@ -103,6 +114,8 @@ class Table:
 
     def frame(self) -> DataFrame:
         """Return the table with unrounded numbers, for a notebook."""
+        from pandas import DataFrame
+
         loads = self.load_columns
         lines = []
         for row in self.rows:
@@ -122,7 +135,7 @@ def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, 
     return tables_of(groups(named_apart(list(runs)), count_connect=count_connect))
 
 
-def tables_of(all_groups: Sequence[Group]) -> tuple[Table, Table]:
+def tables_of(all_groups: Sequence[StageGroup]) -> tuple[Table, Table]:
     """Return the two tables of existing groups."""
     return (
         table_of("Time to First Token (seconds)", TTFT, 2, all_groups, _as_llmperf_counts(all_groups)),
@@ -132,11 +145,23 @@ def tables_of(all_groups: Sequence[Group]) -> tuple[Table, Table]:
     )
 
 
-def _as_llmperf_counts(all_groups: Sequence[Group]) -> Sequence[str]:
+def with_new_notes(tables: Iterable[NotedT]) -> list[tuple[NotedT, list[str]]]:
+    """Return the tables, each with its notes; a reference replaces the notes that an earlier table has too."""
+    shown_notes: set[str] = set()
+    with_notes = []
+    for table in tables:
+        fresh = [note for note in table.notes if note not in shown_notes]
+        repeated = [] if len(fresh) == len(table.notes) else ["See the notes above."]
+        shown_notes.update(fresh)
+        with_notes.append((table, [*fresh, *repeated]))
+    return with_notes
+
+
+def _as_llmperf_counts(all_groups: Sequence[StageGroup]) -> Sequence[str]:
     """Return notes with LLMPerf's TTFT figures next to the corrected ones, where they differ."""
     details = []
     for group in all_groups:
-        parts = [f"{count} of {len(group.ok)}"] if (count := without_content(group)) else []
+        parts = [f"{count} of {group.counts.ok}"] if (count := group.facts.without_content) else []
         for side, metric in (("with", LLMPERF_TTFT), ("without", TTFT)) if count else ():
             figures = zip(_FIGURES, _figures_of(group.summary(metric)), strict=True)
             parts.append(f"{side} it: {', '.join(f'{name} {rounded(figure)}' for name, figure in figures)}")
@@ -166,7 +191,7 @@ def rounded(figure: float, decimals: int = 2) -> str:
 
 
 def table_of(
-    title: str, metric: Metric, decimals: int, all_groups: Sequence[Group], first_notes: Sequence[str] = ()
+    title: str, metric: Metric, decimals: int, all_groups: Sequence[StageGroup], first_notes: Sequence[str] = ()
 ) -> Table:
     """Return one table of a metric; ``first_notes`` come before the notes that the rows require."""
     figures = [group.summary(metric) for group in all_groups]

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from llm_reports.compare.comparison import Comparison
 from llm_reports.content import Content
-from llm_reports.llmperf.tables import Table
-from llm_reports.metrics.distinctions import TEXT_COLUMNS
+from llm_reports.markdown.table import to_markdown
 from llm_reports.metrics.groups import loads_of
-from llm_reports.metrics.open_loop import RateTable
 from llm_reports.metrics.outcomes import outcome_counts
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
 from llm_reports.sections.comparison import comparison_section, verdict
 from llm_reports.sections.decisions import decision_sections, gate_section, knee_section
 from llm_reports.sections.load_search import search_sections
-from llm_reports.sections.section import Section, aligned, bullets, escaped, section_text, wrapped
+from llm_reports.sections.section import Section, bullets, escaped, section_text, wrapped
 from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
 from llm_reports.sections.summary_table import summary_section, terminal_section
 from llm_reports.slo.gate import Gate
 from llm_users.outcome import Outcome
 from llm_users.record import COL
 from llm_users.run_files import REPORT_MD
-
-_NAME_COLUMNS = ("Framework", "Model", *TEXT_COLUMNS)
-
-
-def to_markdown(table: Table | RateTable, notes: Sequence[str] | None = None) -> str:
-    """Return a table with its heading, aligned columns, and its notes, or the given ones, as a list below."""
-    left = {index for index, name in enumerate(table.header) if name in _NAME_COLUMNS}
-    parts = [f"## {table.title}"]
-    if table.subtitle:
-        parts.append(table.subtitle)
-    parts.append(aligned(table.header, table.cells, left))
-    if notes := table.notes if notes is None else notes:
-        parts.append(bullets(notes))
-    return "\n\n".join(parts) + "\n"
 
 
 def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:

@@ -13,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast
 
 from llm_reports.llmperf.results import stated_lengths
 from llm_reports.metrics.groups import Group
-from llm_reports.run import named_apart
-from llm_users.record import COL
+from llm_reports.metrics.stage_group import StageGroup
+from llm_reports.run import Run, named_apart
 
 ALIKE = 0.05
 """Mean lengths within this share count as equal; a larger difference alone explains a difference of times."""
@@ -49,7 +50,7 @@ class Distinction:
     keys: tuple[Hashable, ...]
 
 
-def distinctions(groups: Sequence[Group], *, by_load: bool = True) -> list[Distinction]:
+def distinctions(groups: Sequence[StageGroup], *, by_load: bool = True) -> list[Distinction]:
     """Return the columns that distinguish these groups; empty if framework, model and load distinguish them.
 
     ``by_load`` is false if rows with different loads share one name, as in a curve.
@@ -60,7 +61,7 @@ def distinctions(groups: Sequence[Group], *, by_load: bool = True) -> list[Disti
         return []
     columns = [_lengths(groups, ambiguous, kind) for kind in ("input", "output")]
     for name, texts in (
-        ("API", [_texts(group, COL.api) for group in groups]),
+        ("API", [group.facts.apis for group in groups]),
         ("Endpoint", [_endpoints(group) for group in groups]),
     ):
         columns.append(_column(name, [", ".join(sorted(of_group)) for of_group in texts]))
@@ -68,10 +69,10 @@ def distinctions(groups: Sequence[Group], *, by_load: bool = True) -> list[Disti
     ambiguous = _refined(ambiguous, columns)
     if not ambiguous:
         return columns
-    runs = list(dict.fromkeys(group.run for group in groups))
+    runs = cast("list[Run]", list(dict.fromkeys(group.run for group in groups)))
     if any(len({groups[index].run for index in indices}) > 1 for indices in ambiguous):
-        renamed = dict(zip(runs, named_apart(runs), strict=True))
-        columns.append(_column(RUN, [renamed[group.run].name for group in groups]))
+        renamed = {id(run): named for run, named in zip(runs, named_apart(runs), strict=True)}
+        columns.append(_column(RUN, [renamed[id(group.run)].name for group in groups]))
         days = _column(DATE, [_day(group) for group in groups])
         if _differs(days.keys, ambiguous):
             columns.append(days)
@@ -92,7 +93,7 @@ def words_of(columns: Sequence[Distinction], index: int, *, without: Sequence[st
     return [text for text in words if text]
 
 
-def labels(groups: Sequence[Group]) -> list[str]:
+def labels(groups: Sequence[StageGroup]) -> list[str]:
     """Return the shortest names that distinguish the rows."""
     parts: list[list[str]] = [[] for _ in groups]
     for values in zip(
@@ -128,7 +129,7 @@ def _column(name: str, texts: Sequence[str]) -> Distinction:
     return Distinction(name, tuple(text or UNKNOWN for text in texts), tuple(text or None for text in texts))
 
 
-def _lengths(groups: Sequence[Group], alike: _Classes, kind: str) -> Distinction:
+def _lengths(groups: Sequence[StageGroup], alike: _Classes, kind: str) -> Distinction:
     """Return the mean lengths: the requested lengths if every row has them, otherwise the measured lengths."""
     stated = [stated_lengths(group) for group in groups]
     means = [lengths.get(f"mean_{kind}_tokens") for lengths in stated]
@@ -139,7 +140,7 @@ def _lengths(groups: Sequence[Group], alike: _Classes, kind: str) -> Distinction
         if len({groups[index].run for index in indices}) == 1:
             continue  # all stages of one run request the same lengths
         if any(means[index] is None for index in indices):
-            measured = [_Measured.of(groups[index], kind) for index in indices]
+            measured = [_Measured.of(cast("Group", groups[index]), kind) for index in indices]
             for index, length, level in zip(indices, measured, _levels(measured), strict=True):
                 means[index] = None if length is None else round(length.mean)
                 deviations[index] = None
@@ -187,18 +188,14 @@ def _levels(lengths: Sequence[_Measured | None]) -> list[float | None]:
     return [None if length is None else levels[length] for length in lengths]
 
 
-def _endpoints(group: Group) -> set[str]:
+def _endpoints(group: StageGroup) -> set[str]:
     """Return the URLs. For ``--llm-simulator``, return a fixed word, because its port differs from run to run."""
     manifest = group.run.manifest
     simulated = {str(manifest.get("host"))} if manifest.get("simulator") else set()
-    return {SIMULATED if text in simulated else text for text in _texts(group, COL.endpoint)}
+    return {SIMULATED if text in simulated else text for text in group.facts.endpoints}
 
 
-def _texts(group: Group, column: str) -> set[str]:
-    return {str(text) for text in group.measured[column].unique() if text}
-
-
-def _day(group: Group) -> str:
+def _day(group: StageGroup) -> str:
     """Return the day (UTC) on which the run started; a foreign file does not have times, so use its summary's date."""
     day = group.run.started
     stamp = group.run.manifest.get("timestamp")

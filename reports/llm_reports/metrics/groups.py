@@ -10,17 +10,20 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pandas import DataFrame, Series, isna
 
 from llm_reports.metrics.outcomes import buffered, dropped, failed, outcome_counts, succeeded, throttled, unfinished
+from llm_reports.metrics.stage_group import Counts, Facts
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
 from llm_reports.run import Run
 from llm_users.outcome import Outcome
 from llm_users.record import COL, REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
+
+if TYPE_CHECKING:  # this module does not load pandas
+    from pandas import DataFrame, Series
 
 _UNITS = {column.name: column.unit for column in REQUEST_COLUMNS}
 _Key = tuple[int, int, float, str, str]
@@ -44,36 +47,6 @@ class Metric:
     name: str
     unit: str
     values: Callable[[DataFrame, Series], Series]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The outcomes of the requests of a group.
-
-    ``failed`` includes throttled and dropped requests, as in the stages file.
-    """
-
-    rows: int
-    measured: int
-    ok: int
-    failed: int
-    throttled: int
-    dropped: int
-    aborted: int
-    cancelled: int
-    errors: tuple[tuple[str, int], ...]  # code and count, most frequent first: failed but not throttled
-    throttles: tuple[tuple[str, int], ...]
-    unmeasured_phases: tuple[tuple[str, int], ...]
-
-    @property
-    def ended(self) -> int:
-        """The measured requests without aborted and cancelled ones, which neither succeeded nor failed."""
-        return self.measured - self.aborted - self.cancelled
-
-    @property
-    def failed_otherwise(self) -> int:
-        """The failed requests without throttled ones."""
-        return self.failed - self.throttled
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +86,8 @@ class Group:
 
     def stage_figure(self, column: str) -> float:
         """Return a figure of the whole stage, from the stages file; NaN if it is missing."""
+        from pandas import isna
+
         value = self._stage_line.get(column)
         return math.nan if value is None or isna(value) else float(value)
 
@@ -122,6 +97,34 @@ class Group:
             return {}
         lines = self.run.stages[(self.run.stages[COL.stage] == self.stage).to_numpy(bool, na_value=False)]
         return lines.iloc[0].to_dict() if len(lines) else {}
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The counts and names for notes and labels."""
+        measured, ok = self.measured, self.ok
+        # Only two columns: this avoids a copy of all columns of a million rows.
+        events = measured[[COL.chunks, COL.output_tokens]].dropna()
+        events = events[events[COL.chunks] > 0]
+        bursts = ok[ok[COL.burst_chunks] > 0]
+        return Facts(
+            held=int(held(measured).sum()),
+            event_tokens=float(events[COL.output_tokens].sum()),
+            events=float(events[COL.chunks].sum()),
+            apis=_texts(measured, COL.api),
+            endpoints=_texts(measured, COL.endpoint),
+            knows_prompts=bool(measured[COL.prompt_index].notna().any()),
+            limits_output=bool(measured[COL.requested_output_tokens].notna().any()),
+            buffered=int(buffered(ok[COL.error_code]).sum()),
+            without_content=int((self.values(LLMPERF_TTFT, ok) == 0).sum()),
+            bursts=len(bursts),
+            burst_gaps=float((bursts[COL.chunks] - 1).sum()),
+            burst_zero_gaps=float(bursts[COL.coalesced].sum()),
+            user_stamps=int((ok[COL.stamp_source] == "user").sum()),
+            local_token_counts=int((ok[COL.output_tokens_source] == "tokenizer").sum()),
+            cached_tokens=float(ok[COL.cached_tokens].astype("float64").sum()),
+            input_tokens=float(ok[COL.input_tokens].astype("float64").sum()),
+            without_connect=int(ok[COL.connect_s].isna().sum()),
+        )
 
     def summary(self, metric: Metric) -> Summary:
         """Return the figures of a metric over the requests that count."""
@@ -322,6 +325,8 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
 
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
     """Return the shortfall by stage, for stages whose load was below the requested load."""
+    from pandas import isna
+
     columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
     known = stages[stages[COL.stage].notna()]
     shortfalls = {}
@@ -364,3 +369,7 @@ def _counts(rows: DataFrame, measured: DataFrame) -> Counts:
 def _frequencies(texts: Series) -> tuple[tuple[str, int], ...]:
     counted = ((str(text), int(count)) for text, count in texts.value_counts().items())
     return tuple(sorted(counted, key=lambda item: (-item[1], item[0])))
+
+
+def _texts(rows: DataFrame, column: str) -> frozenset[str]:
+    return frozenset(str(text) for text in rows[column].unique() if text)

@@ -7,16 +7,21 @@ classified once: a million rows have a handful of distinct codes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pandas import Categorical, DataFrame, Index, Series, factorize
 
 from llm_users.outcome import BUFFERED, OWN_CODES, TOO_MANY_REQUESTS, Outcome, outcome_of
 from llm_users.record import COL
 
+if TYPE_CHECKING:  # this module does not load pandas
+    from pandas import DataFrame, Series
+
 
 def outcomes(rows: DataFrame) -> Series:
     """Return the outcome of each row, a categorical column of the values of ``Outcome``."""
+    from pandas import Categorical, Index, Series, factorize
+
     kinds = list(Outcome)
     indices, codes = factorize(rows[COL.error_code])
     outcome_indices = np.array([kinds.index(outcome_of(code)) for code in codes], dtype=np.int8)[indices]

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
-from pandas import Series
 
 from llm_reports.stats.effective_size import Sample
 from llm_reports.stats.intervals import Interval
@@ -49,35 +48,46 @@ def ordered(values: Iterable[float]) -> Sequence[float]:
 
 
 def _known(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    given = values.to_numpy(np.float64, na_value=math.nan) if isinstance(values, Series) else [*map(float, values)]
+    of_series = getattr(values, "to_numpy", None)  # this module does not load pandas
+    given = [*map(float, values)] if of_series is None else of_series(np.float64, na_value=math.nan)
     array = np.array(given, dtype=np.float64)
     return array[~np.isnan(array)]
 
 
+def figures(values: Iterable[float]) -> Summary:
+    """Return the figures of the values in any order, without intervals; NaN values are ignored."""
+    array = np.sort(_known(values))
+    n = len(array)
+    if n == 0:
+        return Summary(0)
+    mean = math.fsum(array.tolist()) / n
+    percentiles: dict[str, Any] = {name: quantile(cast("Sequence[float]", array), q) for name, q in PERCENTILES.items()}
+    return Summary(
+        n=n,
+        mean=mean,
+        stddev=math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan,
+        min=float(array[0]),
+        max=float(array[-1]),
+        **percentiles,
+    )
+
+
 def summarize(values: Iterable[float]) -> Summary:
-    """Return the figures of the values; NaN values are ignored.
+    """Return the figures of the values with their intervals; NaN values are ignored.
 
     The intervals require the values in the order in which their requests started, because they account for the
     dependence of consecutive requests. The other figures do not depend on the order.
     """
     known = _known(values)
-    array = np.sort(known)
-    n = len(array)
-    if n == 0:
-        return Summary(0)
-    mean = math.fsum(array.tolist()) / n
-    stddev = math.sqrt(math.fsum(((array - mean) ** 2).tolist()) / (n - 1)) if n > 1 else math.nan
-    sample = Sample(known, array)
+    summary = figures(known)
+    if not summary.n:
+        return summary
+    sample = Sample(known, np.sort(known))
     sizes = {"mean": sample.dependence.size(), **{name: sample.size_about(q) for name, q in PERCENTILES.items()}}
     intervals = {name: sample.quantile_interval(q, sizes[name]) for name, q in PERCENTILES.items()}
-    return Summary(
-        n=n,
-        mean=mean,
-        stddev=stddev,
-        min=float(array[0]),
-        max=float(array[-1]),
-        **{name: quantile(cast("Sequence[float]", array), q) for name, q in PERCENTILES.items()},
-        intervals={"mean": sample.mean_interval(mean, stddev), **intervals},
+    return replace(
+        summary,
+        intervals={"mean": sample.mean_interval(summary.mean, summary.stddev), **intervals},
         effective=sizes,
     )
 

@@ -11,6 +11,7 @@ from llm_reports.metrics.load_search import Search, search_of
 from llm_reports.run import Run
 from llm_reports.sections.section import Grid, Section
 from llm_reports.slo.gate import Judgement
+from llm_users.number_words import counted
 from llm_users.record import COL, cell
 from llm_users.verdict import Verdict
 
@@ -71,7 +72,7 @@ def _section(search: Search, name: str) -> Section:
             "independent requests, or the client was the limit. In this case the figure alone decides."
         )
     notes.extend(
-        f"{level.level:g} {search.unit}: {level.reason}"
+        f"{_load(level.level, search.unit)}: {level.reason}"
         for level in search.levels
         if level.fails_too_often or level.unsteady
     )
@@ -86,3 +87,7 @@ def _figure(judgement: Judgement | None) -> str:
         f"{end:.3g}" if math.isfinite(end) else "?" for end in (judgement.interval.low, judgement.interval.high)
     )
     return f"{judgement.estimate:.3g} ({ends})"
+
+
+def _load(level: float, unit: str) -> str:
+    return counted(level, "user") if unit == "users" else f"{level:g} {unit}"

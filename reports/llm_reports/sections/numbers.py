@@ -20,13 +20,6 @@ def shown(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}" if unit else f"{100 * value:.3g} %"
 
 
-def lasting(seconds: float) -> str:
-    """Format an approximate duration: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
-
-
 def number(value: float) -> str:
     """Format a number with three significant digits and without an exponent."""
     if not math.isfinite(value):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from llm_reports.llmperf.tables import NOTHING, rounded
 from llm_reports.metrics.distinctions import RUN, TEXT_COLUMNS, distinctions, words_of
-from llm_reports.metrics.goodput import StagePoint
-from llm_reports.metrics.groups import LATENCY, TPOT, TTFT, Group
+from llm_reports.metrics.groups import LATENCY, TPOT, TTFT
 from llm_reports.metrics.inter_token import INTER_EVENT, gaps_of
+from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.stage_load import load_columns
 from llm_reports.metrics.summary import Summary
 from llm_reports.sections.section import Grid, Section, padded, plain
@@ -30,6 +31,17 @@ _LATENCIES = (("TTFT", "s", 1), ("TPOT", "ms", 1000), ("Gap", "ms", 1000), ("E2E
 _NAMES = (RUN, "Framework", "Model")
 
 
+class Rates(Protocol):
+    """The system throughput of a group in the measured window."""
+
+    @property
+    def group(self) -> StageGroup: ...
+    @property
+    def requests_per_s(self) -> float: ...
+    @property
+    def tokens_per_s(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class SummaryLine:
     """One stage of one run and model. NaN means unknown.
@@ -38,7 +50,7 @@ class SummaryLine:
     TPOT, gap and E2E in seconds.
     """
 
-    group: Group
+    group: StageGroup
     requests_per_s: float
     tokens_per_s: float
     latencies: tuple[Summary, Summary, Summary, Summary]
@@ -60,15 +72,15 @@ class SummaryLine:
         return ", ".join([self.group.health or NOTHING, *([UNSTEADY] if self.unsteady else [])])
 
 
-def summary_lines(groups: Sequence[Group], points: Iterable[StagePoint]) -> list[SummaryLine]:
+def summary_lines(groups: Sequence[StageGroup], points: Iterable[Rates]) -> list[SummaryLine]:
     """Return the lines of all groups; ``points`` contain the rates of the groups with measured requests."""
-    rates = {point.group: point for point in points}
+    rates = {id(point.group): point for point in points}
     gaps = {
         (id(groups[stage_gaps.place].run), groups[stage_gaps.place].stage): stage_gaps for stage_gaps in gaps_of(groups)
     }
     lines = []
     for group in groups:
-        rate, gap = rates.get(group), gaps.get((id(group.run), group.stage))
+        rate, gap = rates.get(id(group)), gaps.get((id(group.run), group.stage))
         figures = gap.figures if gap else Summary(0)
         lines.append(
             SummaryLine(

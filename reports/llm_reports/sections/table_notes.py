@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pandas import DataFrame
-
 from llm_reports.metrics.distinctions import labels
-from llm_reports.metrics.groups import CORRECTED_TTFT, TTFT, Group, Metric, held
-from llm_reports.metrics.outcomes import buffered
+from llm_reports.metrics.groups import CORRECTED_TTFT, TTFT, Metric
+from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.intervals import values_needed
-from llm_users.record import COL, UNSTEADY
+from llm_users.record import UNSTEADY
 
 # With fewer than 1 / (1 - q) values, a percentile is close to the largest (or smallest) of them.
 _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
@@ -57,7 +55,7 @@ _RUN_NOTES = (
 )
 
 
-def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summary]) -> tuple[str, ...]:
+def notes_under(metric: Metric, groups: Sequence[StageGroup], figures: Sequence[Summary]) -> tuple[str, ...]:
     """Return the notes for a table of one metric, in a fixed order."""
     notes = Notes(groups)
     if not groups:
@@ -76,7 +74,7 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
     )
     notes.add(
         "Requests waited because of the limit --llm-max-in-flight and were sent later than scheduled",
-        [_share(int(held(group.measured).sum()), group.counts.measured) for group in groups],
+        [_share(group.facts.held, group.counts.measured) for group in groups],
     )
     notes.add(
         "Aborted requests (interrupted by the end of the stage or the test) are excluded",
@@ -123,7 +121,7 @@ def notes_under(metric: Metric, groups: Sequence[Group], figures: Sequence[Summa
 class Notes:
     """Collects notes. A note lists the rows that it applies to, unless it applies to all rows."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[StageGroup]) -> None:
         self.lines: list[str] = []
         self._labels = labels(groups)
 
@@ -147,13 +145,13 @@ class Notes:
             self.lines.append(f"{text}: {'; '.join(names)}.")
 
 
-def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
+def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> None:
     """Add the notes about the sources of the figures that matter for the metric."""
     if metric in _FIRST_TOKEN:
         notes.add(
             "Answers that arrived all at once (`buffered`) do not have a time to first token. Check that streaming is "
             "enabled in the server and in every proxy",
-            [_share(_buffered(group), len(group.ok)) for group in groups],
+            [_share(group.facts.buffered, group.counts.ok) for group in groups],
         )
         notes.add(
             "A gateway buffers the stream: answers arrived in large bursts (`burst_chunks`), so their time to first "
@@ -163,7 +161,7 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
         )
         notes.add(
             "The process took the arrival timestamps (`user`), so they include its own delay",
-            [_having(group.ok, COL.stamp_source, "user") for group in groups],
+            [_share(group.facts.user_stamps, group.counts.ok) for group in groups],
         )
         notes.add(
             "Input tokens came from the server's cache, which shortens the time to first token",
@@ -172,7 +170,7 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
     else:
         notes.add(
             "Output tokens were counted by the local tokenizer, not by the server",
-            [_having(group.ok, "output_tokens_source", "tokenizer") for group in groups],
+            [_share(group.facts.local_token_counts, group.counts.ok) for group in groups],
         )
     if groups[0].count_connect:
         notes.mark(
@@ -183,12 +181,12 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[Group]) -> None:
             "LLMPerf's own files already include the connection time, so nothing was added",
             [group.run.foreign for group in groups],
         )
-        without = [0 if group.run.foreign else int(group.ok[COL.connect_s].isna().sum()) for group in groups]
-        shares = [_share(count, len(group.ok)) for group, count in zip(groups, without, strict=True)]
+        without = [0 if group.run.foreign else group.facts.without_connect for group in groups]
+        shares = [_share(count, group.counts.ok) for group, count in zip(groups, without, strict=True)]
         notes.add("Rows without connect_s count with 0", shares)
 
 
-def _nothing_succeeded(group: Group) -> str:
+def _nothing_succeeded(group: StageGroup) -> str:
     counts = group.counts
     if counts.ok:
         return ""
@@ -208,35 +206,25 @@ def _codes(errors: Sequence[tuple[str, int]]) -> str:
     return shown + (f", {len(errors) - 4} other codes" if len(errors) > 4 else "")
 
 
-def _phases(group: Group) -> str:
+def _phases(group: StageGroup) -> str:
     return ", ".join(f"{count} in {phase or 'an unnamed phase'}" for phase, count in group.counts.unmeasured_phases)
 
 
-def _without_value(metric: Metric, group: Group, summary: Summary) -> str:
-    without_stream = _buffered(group) if metric in _FIRST_TOKEN else 0
-    return _share(len(group.ok) - without_stream - summary.n, len(group.ok))
+def _without_value(metric: Metric, group: StageGroup, summary: Summary) -> str:
+    without_stream = group.facts.buffered if metric in _FIRST_TOKEN else 0
+    return _share(group.counts.ok - without_stream - summary.n, group.counts.ok)
 
 
-def _having(rows: DataFrame, column: str, value: str) -> str:
-    return _share(int((rows[column] == value).sum()), len(rows))
-
-
-def _buffered(group: Group) -> int:
-    return int(buffered(group.ok[COL.error_code]).sum())
-
-
-def _held_back(group: Group) -> str:
-    rows = group.ok[group.ok["burst_chunks"] > 0]
-    gaps = float((rows[COL.chunks] - 1).sum())
-    if not gaps:
+def _held_back(group: StageGroup) -> str:
+    facts = group.facts
+    if not facts.burst_gaps:
         return ""
-    zero = float(rows[COL.coalesced].sum()) / gaps
-    return f"{_share(len(rows), len(group.ok))}, {zero:.0%} of their chunk gaps are zero"
+    zero = facts.burst_zero_gaps / facts.burst_gaps
+    return f"{_share(facts.bursts, group.counts.ok)}, {zero:.0%} of their chunk gaps are zero"
 
 
-def _cached(group: Group) -> str:
-    cached = float(group.ok[COL.cached_tokens].astype("float64").sum())
-    tokens = float(group.ok[COL.input_tokens].astype("float64").sum())
+def _cached(group: StageGroup) -> str:
+    cached, tokens = group.facts.cached_tokens, group.facts.input_tokens
     return f"{cached / tokens:.0%}" if tokens and cached / tokens > _CACHED_SHARE else ""
 
 

@@ -18,11 +18,12 @@ from llm_reports.errors import InputError
 from llm_reports.llmperf.results import duration_s
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group
-from llm_reports.sections.numbers import lasting, shown
+from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import Evidence, evidence, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late
 from llm_reports.stats.intervals import Interval
+from llm_users.number_words import lasting
 from llm_users.record import UNSTEADY
 from llm_users.verdict import Verdict, worst
 

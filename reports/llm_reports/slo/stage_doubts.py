@@ -12,6 +12,7 @@ the knee, the operating point of costs, the best point of the curve, or the top 
 from __future__ import annotations
 
 from llm_reports.metrics.groups import Group
+from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.slo.objectives import ERRORS, FAILURES_ALLOWED, Objective, Objectives
 from llm_users.record import COL, LOAD_SHARE, UNSTEADY
 
@@ -49,10 +50,10 @@ def doubt(group: Group, objective: Objective, *, failed: bool) -> str:
     if objective.is_share or group.health not in _REMEDIES:
         return ""
     remedy = _REMEDIES[group.health]
-    target, unit = group.load.level, "requests/s" if group.load.is_open else "users"
+    target = group.load.level
     ran = group.stage_figure(COL.started_rate_per_s if group.load.is_open else COL.load_actual)
     if target and ran < LOAD_SHARE * target:
-        return f"only {ran:.3g} of {target:g} {unit} ran, because the client was {group.health}: {remedy}"
+        return f"only {ran:.3g} of {group.load.text} ran, because the client was {group.health}: {remedy}"
     if failed and group.health in _CAUSES:
         return f"{_CAUSES[group.health]}: {remedy}"
     return ""
@@ -66,12 +67,12 @@ def late(group: Group, objective: Objective, late_s: float) -> str:
     )
 
 
-def unfit(group: Group, objectives: Objectives | None = None) -> str:
+def unfit(group: StageGroup, objectives: Objectives | None = None) -> str:
     """Return why the stage cannot be the best, the highest load, or the knee; "" when it can."""
     return failures(group, objectives) or queue_grew(group) or client(group)
 
 
-def failures(group: Group, objectives: Objectives | None = None) -> str:
+def failures(group: StageGroup, objectives: Objectives | None = None) -> str:
     """Return the reason if more requests failed than the objectives, or else ``FAILURES_ALLOWED``, allow; else ""."""
     limits = [objective.limit for objective in objectives.all if objective.name == ERRORS] if objectives else []
     allowed = min(limits or [FAILURES_ALLOWED])
@@ -79,11 +80,11 @@ def failures(group: Group, objectives: Objectives | None = None) -> str:
     return f"{failed} of {ended} requests failed" if ended and failed > allowed * ended else ""
 
 
-def queue_grew(group: Group) -> str:
+def queue_grew(group: StageGroup) -> str:
     """Return the reason if the stage was unsteady; else ""."""
     return "unsteady: its queue grew through the window" if group.steadiness == UNSTEADY else ""
 
 
-def client(group: Group) -> str:
+def client(group: StageGroup) -> str:
     """Return the reason if the client was the limit; else ""."""
     return f"the client was {group.health}" if group.health in CLIENT_WAS_THE_LIMIT else ""

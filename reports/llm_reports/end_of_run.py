@@ -1,0 +1,351 @@
+"""The summary and LLMPerf's two tables at the end of a run, without pandas, whose import takes longer than the tables.
+
+The text is the one that ``llm-report PREFIX`` prints: this module computes only what the rows contain, and the modules
+that the report uses too compute the figures and lay out the text. It declines runs that need more than the two tables
+(open loops, checked answers) and files that are incomplete or need a warning; ``llm_reports.report`` handles these.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llm_reports.llmperf.tables import tables_of, with_new_notes
+from llm_reports.markdown.table import to_markdown
+from llm_reports.metrics.groups import LATENCY, LLMPERF_TTFT, OUTPUT_THROUGHPUT, TPOT, TTFT
+from llm_reports.metrics.stage_group import Counts, Facts
+from llm_reports.metrics.summary import Summary, figures
+from llm_reports.sections.section import section_text
+from llm_reports.sections.summary_table import summary_lines, terminal_section
+from llm_users.outcome import BUFFERED, Outcome, outcome_of
+from llm_users.quantile import DurationHistogram
+from llm_users.record import COL, Shortfall, StageLoad, load_of, shortfall_of, unguarded
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
+
+_LONGEST_S = 1e6
+_TEXTS = {
+    COL.framework, COL.model, COL.phase, COL.error_code, COL.api, COL.endpoint, COL.stamp_source,
+    COL.output_tokens_source, COL.run_id,
+}  # fmt: skip
+_NUMBERS = {
+    COL.stage, COL.concurrency, COL.rate_per_s, COL.measured, COL.http_status, COL.window_share, COL.window_tokens,
+    COL.output_tokens, COL.input_tokens, COL.cached_tokens, COL.chunks, COL.coalesced, COL.burst_chunks, COL.held_s,
+    COL.connect_s, COL.ttft_s, COL.tpot_s, COL.end_to_end_latency_s, COL.prompt_index, COL.requested_output_tokens,
+    COL.answer_match,
+}  # fmt: skip
+_Key = tuple[int, int, str, str]
+"""Stage, users, framework and model."""
+_Row = dict[str, Any]
+
+
+class _Declined(Exception):
+    """The run needs the complete report."""
+
+
+def end_text(prefix: str) -> str | None:
+    """Return the summary and the two tables of a run, or None if the run needs the complete report."""
+    try:
+        groups, rates = _groups(Path(prefix))
+    except (_Declined, OSError, ValueError, KeyError, csv.Error):
+        return None
+    summary = section_text(terminal_section(summary_lines(groups, rates)))
+    return "\n".join([summary, *(to_markdown(*noted) for noted in with_new_notes(tables_of(groups)))])
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    name: str
+    manifest: Mapping[str, Any]
+    gaps: Mapping[int, DurationHistogram]
+    foreign: bool = False
+    started: datetime | None = None
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        options = self.manifest.get("options")
+        return options if isinstance(options, dict) else {}
+
+
+@dataclass(eq=False)
+class _Group:
+    """The rows of one stage, framework and model, added one by one."""
+
+    run: _Run
+    stage: int
+    load: StageLoad
+    framework: str
+    model: str
+    health: str
+    steadiness: str
+    shortfall: Shortfall | None
+    count_connect: bool = False
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    throttles: Counter[str] = field(default_factory=Counter)
+    phases: Counter[str] = field(default_factory=Counter)  # of the rows that are not measured
+    seen: defaultdict[str, Any] = field(default_factory=lambda: defaultdict(int))
+    """The fields of ``Facts`` that are counts or sums."""
+    apis: set[str] = field(default_factory=set)
+    endpoints: set[str] = field(default_factory=set)
+    values: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """The values of the successful requests, by the name of the metric."""
+    summaries: dict[str, Summary] = field(default_factory=dict)
+
+    def add(self, row: _Row, outcome: Outcome) -> None:
+        """Add a measured row."""
+        code, seen = row[COL.error_code], self.seen
+        self.outcomes[outcome] += 1
+        if outcome is Outcome.THROTTLED:
+            self.throttles[code] += 1
+        elif outcome.is_failure:
+            self.errors[code] += 1
+        self.apis.add(row[COL.api])
+        self.endpoints.add(row[COL.endpoint])
+        tokens, chunks = row[COL.output_tokens], row[COL.chunks]
+        seen["held"] += row[COL.held_s] > 0 and outcome is not Outcome.DROPPED
+        seen["prompts"] += not math.isnan(row[COL.prompt_index])
+        seen["caps"] += not math.isnan(row[COL.requested_output_tokens])
+        if chunks > 0 and not math.isnan(tokens):
+            seen["event_tokens"] += tokens
+            seen["events"] += chunks
+        if outcome is Outcome.OK:
+            self._add_answer(row, buffered=code == BUFFERED)
+
+    def _add_answer(self, row: _Row, *, buffered: bool) -> None:
+        seen, values = self.seen, self.values
+        ttft_s, latency_s = row[COL.ttft_s], row[COL.end_to_end_latency_s]
+        if ttft_s == 0 or latency_s == 0 or (not buffered and ttft_s > latency_s):
+            raise _Declined
+        seen["buffered"] += buffered
+        if row[COL.burst_chunks] > 0:
+            seen["bursts"] += 1
+            seen["burst_gaps"] += row[COL.chunks] - 1
+            seen["burst_zero_gaps"] += row[COL.coalesced]
+        seen["user_stamps"] += row[COL.stamp_source] == "user"
+        seen["local_token_counts"] += row[COL.output_tokens_source] == "tokenizer"
+        seen["without_connect"] += math.isnan(row[COL.connect_s])
+        for column in (COL.cached_tokens, COL.input_tokens):
+            if not math.isnan(row[column]):
+                seen[column] += row[column]
+        if not buffered:
+            values[TTFT.name].append(ttft_s)
+            values[TPOT.name].append(row[COL.tpot_s])
+        values[LATENCY.name].append(latency_s)
+        values[OUTPUT_THROUGHPUT.name].append(row[COL.output_tokens] / latency_s)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The outcomes of the rows."""
+        outcomes = self.outcomes
+        return Counts(
+            rows=outcomes.total() + self.phases.total(),
+            measured=outcomes.total(),
+            ok=outcomes[Outcome.OK],
+            failed=sum(count for outcome, count in outcomes.items() if outcome.is_failure),
+            throttled=outcomes[Outcome.THROTTLED],
+            dropped=outcomes[Outcome.DROPPED],
+            aborted=outcomes[Outcome.ABORTED],
+            cancelled=outcomes[Outcome.CANCELLED],
+            errors=_frequencies(self.errors),
+            throttles=_frequencies(self.throttles),
+            unmeasured_phases=_frequencies(self.phases),
+        )
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The counts and names for notes and labels."""
+        seen = self.seen
+        return Facts(
+            held=seen["held"],
+            event_tokens=seen["event_tokens"],
+            events=seen["events"],
+            apis=frozenset(filter(None, self.apis)),
+            endpoints=frozenset(filter(None, self.endpoints)),
+            knows_prompts=bool(seen["prompts"]),
+            limits_output=bool(seen["caps"]),
+            buffered=seen["buffered"],
+            without_content=0,
+            bursts=seen["bursts"],
+            burst_gaps=seen["burst_gaps"],
+            burst_zero_gaps=seen["burst_zero_gaps"],
+            user_stamps=seen["user_stamps"],
+            local_token_counts=seen["local_token_counts"],
+            cached_tokens=seen[COL.cached_tokens],
+            input_tokens=seen[COL.input_tokens],
+            without_connect=seen["without_connect"],
+        )
+
+    def summary(self, metric: Any) -> Summary:
+        """Return the figures of a metric, without intervals, which the two tables do not contain."""
+        name = TTFT.name if metric is LLMPERF_TTFT else metric.name
+        if name not in self.summaries:
+            self.summaries[name] = figures(self.values[name])
+        return self.summaries[name]
+
+
+class _Rates(NamedTuple):
+    group: _Group
+    requests_per_s: float
+    tokens_per_s: float
+
+
+@dataclass
+class _Window:
+    """The output of the successful rows of a stage and model inside the window, whatever their phase."""
+
+    shares: list[float] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)
+
+    def add(self, row: _Row) -> None:
+        share, tokens = row[COL.window_share], row[COL.window_tokens]
+        if math.isnan(share):
+            raise _Declined  # the report estimates it
+        self.shares.append(share)
+        tokens = share * row[COL.output_tokens] if math.isnan(tokens) else tokens
+        self.tokens.append(0.0 if math.isnan(tokens) else tokens)
+
+
+def _groups(prefix: Path) -> tuple[list[_Group], list[_Rates]]:
+    """Return the groups in the order of the report, and the rates of those with measured requests."""
+    manifest = json.loads(path_of(prefix, MANIFEST_JSON).read_text(encoding="utf-8"))
+    stages = {int(line[COL.stage]): line for line in _lines(path_of(prefix, STAGES_CSV))}
+    if manifest.get("rows_elsewhere") or any(_number(line[COL.rate_per_s]) > 0 for line in stages.values()):
+        raise _Declined
+    reading = _Reading(_Run(prefix.name, manifest, _gaps(path_of(prefix, GAPS_CSV))), stages)
+    for row in _rows(path_of(prefix, REQUESTS_CSV)):
+        reading.add(row)
+    return reading.result()
+
+
+class _Reading:
+    """The groups of a run while its rows are read."""
+
+    def __init__(self, run: _Run, stages: Mapping[int, Mapping[str, str]]) -> None:
+        self._run = run
+        self._stages = stages
+        self._groups: dict[_Key, _Group] = {}
+        self._windows: defaultdict[tuple[int, str, str], _Window] = defaultdict(_Window)
+        self._unmeasured: Counter[tuple[_Key, str]] = Counter()  # by key and phase
+        self._endpoints: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # by framework and model
+        self._run_ids: set[str] = set()
+        self._rows = 0
+
+    def add(self, row: _Row) -> None:
+        """Add one row."""
+        self._rows += 1
+        manifest = self._run.manifest
+        framework, model = (row[name] or manifest.get(name) or "" for name in (COL.framework, COL.model))
+        key = int(row[COL.stage]), int(row[COL.concurrency]), framework, model
+        self._run_ids.add(row[COL.run_id])
+        self._endpoints[framework, model].add(row[COL.endpoint])
+        outcome = outcome_of(row[COL.error_code], row[COL.http_status])
+        if outcome is Outcome.OK:
+            self._windows[key[0], framework, model].add(row)
+        if row[COL.measured] == 1:
+            self._group(key).add(row, outcome)
+        else:
+            self._unmeasured[key, row[COL.phase]] += 1
+
+    def result(self) -> tuple[list[_Group], list[_Rates]]:
+        """Return the groups and the rates after the last row."""
+        self._check()
+        # The other rows of a stage get the users of its measured rows, which run after the ramp.
+        users_of = {stage: users for stage, users, *_ in self._groups}
+        for ((stage, users, framework, model), phase), count in self._unmeasured.items():
+            self._group((stage, users_of.get(stage, users), framework, model)).phases[phase] += count
+        # Stages without requests, so that the tables show gaps in a sweep.
+        for stage in self._stages.keys() - {stage for stage, *_ in self._groups}:
+            for framework, model in sorted(self._endpoints) or [("", "")]:
+                self._group((stage, int(self._stages[stage][COL.concurrency]), framework, model))
+        groups = [self._groups[key] for key in sorted(self._groups)]
+        return groups, [self._rates(group) for group in groups if group.counts.measured]
+
+    def _check(self) -> None:
+        """Decline files of which the report says more than the two tables."""
+        sent, received = (self._run.manifest["counts"][name].values() for name in ("sent", "received"))
+        complete = None not in sent and sum(sent) == sum(received) == self._rows
+        several_endpoints = any(len(urls - {""}) > 1 for urls in self._endpoints.values())
+        loads = {(stage, users) for stage, users, *_ in self._groups}
+        several_loads = len(loads) > len({stage for stage, _ in loads})
+        measured: Counter[int] = Counter()
+        for group in self._groups.values():
+            measured[group.stage] += group.outcomes.total()
+        counted = all(int(line["requests_measured"]) == measured[stage] for stage, line in self._stages.items())
+        if len(self._run_ids) > 1 or several_endpoints or several_loads or not (complete and counted):
+            raise _Declined
+
+    def _group(self, key: _Key) -> _Group:
+        if key not in self._groups:
+            self._groups[key] = _group(self._run, key, self._stages.get(key[0], {}))
+        return self._groups[key]
+
+    def _rates(self, group: _Group) -> _Rates:
+        window_s = float(self._stages[group.stage][COL.measure_s])
+        window = self._windows[group.stage, group.framework, group.model]
+        if not window_s > 0:
+            raise _Declined
+        return _Rates(group, math.fsum(window.shares) / window_s, math.fsum(window.tokens) / window_s)
+
+
+def _group(run: _Run, key: _Key, line: Mapping[str, str]) -> _Group:
+    """Return a group without rows; ``line`` is the row of its stage."""
+    stage, users, framework, model = key
+    columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
+    *loads, ended, widened = (float(line[name]) if line.get(name) else None for name in columns)
+    return _Group(
+        run=run,
+        stage=stage,
+        load=load_of(users, None),
+        framework=framework,
+        model=model,
+        health=line.get(COL.health, ""),
+        steadiness=line.get(COL.steadiness, ""),
+        shortfall=shortfall_of(*loads, users_ended=ended, widened=bool(widened)),
+    )
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    """Yield the columns that the tables need. Decline runs with values that the report would remove or show."""
+    numbers, texts = sorted(_NUMBERS), sorted(_TEXTS)
+    for line in _lines(path):
+        row: _Row = {name: _number(line[name]) for name in numbers}
+        row.update((name, unguarded(line[name])) for name in texts)
+        if row[COL.rate_per_s] > 0 or not math.isnan(row[COL.answer_match]):
+            raise _Declined
+        if (
+            any(value < 0 for value in row.values() if type(value) is float)
+            or row[COL.end_to_end_latency_s] > _LONGEST_S
+        ):
+            raise _Declined
+        yield row
+
+
+def _lines(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            if None in line.values():
+                raise _Declined  # the line is cut
+            yield line
+
+
+def _gaps(path: Path) -> dict[int, DurationHistogram]:
+    histograms: defaultdict[int, DurationHistogram] = defaultdict(DurationHistogram)
+    for line in _lines(path):
+        histograms[int(line[COL.stage])].merge({int(line["bucket"]): int(line["count"])})
+    return histograms
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _frequencies(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
