@@ -39,7 +39,8 @@ CALIBRATION_VARIABLE = "LOCUST_LLM_CALIBRATION"
 OTHER_VARIABLES = (CALIBRATION_VARIABLE,)
 """Environment variables that start like the variables of options but do not belong to an option."""
 
-_PREFIX = "llm_"
+PREFIX = "llm_"
+"""The start of the names of all options in Locust's parsed options and in its web form."""
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -72,7 +73,7 @@ class Option:
     @property
     def dest(self) -> str:
         """Return the name in Locust's parsed options, in the web form and in the manifest."""
-        return _PREFIX + self.name.removesuffix("_s")
+        return PREFIX + self.name.removesuffix("_s")
 
     @property
     def flag(self) -> str:

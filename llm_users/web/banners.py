@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from llm_users.collect.client_health import OK, SATURATED, advice, reasons, verdict
 from llm_users.collect.writer import RunWriter
@@ -15,8 +17,14 @@ from llm_users.secrets import redact
 _MOST_NAMES = 32  # of models; of a run with a different name per request, the first names
 _MOST_NOTES = 20
 
-_LOST = re.compile(r"(worker \d+)\b.* (?:was|were) lost\b")
+_NUMBER = re.compile(r"\d[\d.,]*")
+
+_LOST = re.compile(r"(worker \d+)\b.* (?:was|were) lost\b", re.IGNORECASE)
 """Matches notes about a lost worker or about requests that were lost with it."""
+
+
+_INFORMATION = re.compile(r"no \w+ in the environment: requests carry no key|Bedrock: |worker \d+ (?:joined|was back)")
+"""Matches notes that describe the run and need no action."""
 
 
 @dataclass
@@ -49,8 +57,8 @@ class Seen:
 
 def banners(
     seen: Seen, client: StageRecord | None, refused: str | None, writer: RunWriter | None, *, processes: int
-) -> list[dict[str, str]]:
-    """Return the banners, the most severe first.
+) -> list[dict[str, Any]]:
+    """Return the banners, the most severe first. Banners that differ only in their numbers are one with a count.
 
     ``client`` describes the present state of the ``processes`` workers; ``refused`` is the reason why the run was
     refused.
@@ -63,13 +71,7 @@ def banners(
     if client is not None and (now := verdict(client)) not in (None, OK):
         text = f"The client is {now} now ({'; '.join(reasons(client)[:3])}): {advice(client, max(1, processes))}."
         texts.append(("bad" if now == SATURATED else "warn", text))
-    for stage in writer.stages if writer is not None else ():
-        if stage.health in (None, OK):
-            continue
-        text = f"In stage {stage.stage} the client was {stage.health} ({'; '.join(reasons(stage)[:3])})"
-        is_saturated = stage.health == SATURATED
-        meaning = "the figures partly measure the client itself" if is_saturated else "use its figures with caution"
-        texts.append(("bad" if is_saturated else "warn", f"{text}: {meaning}."))
+    texts += _stage_banners(writer.stages if writer is not None else ())
     counted = (
         (seen.dropped, "warn", f"{seen.dropped} requests exceeded --llm-max-in-flight and were dropped; they count as "
          "failed."),
@@ -84,11 +86,37 @@ def banners(
     )  # fmt: skip
     texts += [(level, text) for count, level, text in counted if count]
     texts.sort(key=lambda banner: ("bad", "warn", "info").index(banner[0]))
-    return [{"level": level, "text": redact(text)} for level, text in texts]
+    keys = [(level, text if _LOST.match(text) else _NUMBER.sub("0", text)) for level, text in texts]
+    counts, last = Counter(keys), dict(zip(keys, texts, strict=True))
+    return [{"level": key[0], "text": redact(text), "count": counts[key]} for key, (_, text) in last.items()]
+
+
+def _stage_banners(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
+    """Return one banner for each verdict on the client that is not "ok", with the numbers of its stages."""
+    by_health: defaultdict[str, list[StageRecord]] = defaultdict(list)
+    for stage in stages:
+        if stage.health not in (None, OK):
+            by_health[stage.health].append(stage)
+    banners = []
+    for health, affected in by_health.items():
+        numbers = [str(stage.stage) for stage in affected]
+        where = f"stage {numbers[0]}" if len(numbers) == 1 else f"stages {', '.join(numbers[:-1])} and {numbers[-1]}"
+        why = "; ".join(reasons(affected[-1])[:3])
+        if len(numbers) > 1:
+            why = f"stage {numbers[-1]}: {why}"
+        is_saturated = health == SATURATED
+        meaning = "the figures partly measure the client itself" if is_saturated else "use the figures with caution"
+        banners.append(("bad" if is_saturated else "warn", f"In {where} the client was {health} ({why}): {meaning}."))
+    return banners
 
 
 def _level(note: str, notes: Sequence[str]) -> str:
-    """Return the level of a note: "bad" for a worker that was lost and did not come back, else "warn"."""
+    """Return the level of a note: "bad" for a worker that was lost and did not come back, "info" without a need to act.
+
+    All other notes are warnings.
+    """
+    if _INFORMATION.match(note):
+        return "info"
     lost = _LOST.match(note)
     if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
         return "warn"

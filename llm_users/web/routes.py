@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -16,7 +17,7 @@ from flask import Blueprint, Response, abort, request
 from llm_users.run_files import REPORT_HTML, SUMMARY_CSV
 from llm_users.web.downloads import Downloads
 from llm_users.web.html_section import inject, with_section
-from llm_users.web.start_form import Starting, prepare_form
+from llm_users.web.start_form import Starting, form_groups, prepare_form
 from llm_users.web.state import Course, LiveState
 
 TITLE = "LLM"
@@ -38,7 +39,15 @@ SCRIPTS = {
     "live_parts.js": _OWN,
     "live.js": _OWN,
 }
-FILES = {**STYLES, **SCRIPTS, "tab.js": _OWN, "alone.js": _OWN, "alone.css": _OWN}
+FILES = {
+    **STYLES,
+    **SCRIPTS,
+    "tab.js": _OWN,
+    "form.js": _OWN,
+    "form.css": _OWN,
+    "alone.js": _OWN,
+    "alone.css": _OWN,
+}
 """All files that are served, in the order in which pages load them."""
 
 DOWNLOADS = (
@@ -62,9 +71,13 @@ class LiveTab:
     """
 
     def __init__(
-        self, environment: Any, coordinator: Course, objectives: Callable[[str], list[dict[str, Any]]]
+        self,
+        environment: Any,
+        coordinator: Course,
+        objectives: Callable[[str], list[dict[str, Any]]],
+        search: Callable[[], dict[str, Any] | None],
     ) -> None:
-        self.state = LiveState(coordinator, environment, objectives)
+        self.state = LiveState(coordinator, environment, objectives, search)
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
         self._add_routes(environment.web_ui)
@@ -105,7 +118,7 @@ class LiveTab:
             """Add the tab to Locust's page, and the LLM section to its report."""
             if response.status_code == 200 and response.mimetype == "text/html":
                 if request.endpoint == "locust.index":
-                    response.set_data(inject(response.get_data(as_text=True), tab_tag()))
+                    response.set_data(inject(response.get_data(as_text=True), form_tags() + tab_tag()))
                 elif request.endpoint == "locust.stats_report":
                     response.set_data(with_section(response.get_data(as_text=True), self.downloads.section()))
             return response
@@ -133,6 +146,15 @@ def alone_page() -> str:
     scripts = "\n    ".join(f'<script src="llm/assets/{name}"></script>' for name in names)
     page = _read(_OWN, "alone.html")
     return page.replace("<!-- styles -->", styles).replace("<!-- scripts -->", scripts)
+
+
+def form_tags() -> str:
+    """Return the elements that group the options of the extension in Locust's start form."""
+    groups = escape(msgspec.json.encode(form_groups()).decode())
+    return (
+        '<link rel="stylesheet" href="llm/assets/form.css" />'
+        f'<script defer src="llm/assets/form.js" data-groups="{groups}"></script>'
+    )
 
 
 def tab_tag() -> str:

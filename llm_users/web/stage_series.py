@@ -48,6 +48,13 @@ class Series:
         self.min = min(self.min, value)
         self.max = max(self.max, value)
 
+    def merge(self, other: Series) -> None:
+        """Add the histogram and the sums of another series, without its values."""
+        self.histogram.merge(other.histogram.counts)
+        self.sum += other.sum
+        self.min = min(self.min, other.min)
+        self.max = max(self.max, other.max)
+
     def exact(self) -> dict[str, float | None]:
         """Return the figures from the values, as ``llm_reports.metrics.summary`` computes them."""
         if not self.values:
@@ -82,7 +89,7 @@ def estimate(series: Sequence[Series]) -> dict[str, float | None]:
     }
 
 
-class _Group:
+class Group:
     """The measured rows of one load, framework and model."""
 
     def __init__(self, load: StageLoad, framework: str, model: str) -> None:
@@ -99,7 +106,7 @@ class StageSeries:
         self.load = load
         self.exact = True
         """Whether the values of all rows are kept."""
-        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._groups: dict[tuple[Any, ...], Group] = {}
         self._unmeasured: set[tuple[str, str]] = set()
         self._kept = 0
 
@@ -107,6 +114,10 @@ class StageSeries:
     def requests(self) -> int:
         """Return the number of measured rows."""
         return sum(group.outcomes.total() for group in self._groups.values())
+
+    def groups(self) -> Sequence[Group]:
+        """Return the groups that have measured rows."""
+        return list(self._groups.values())
 
     def add(self, record: RequestRecord) -> None:
         """Add one row."""
@@ -118,8 +129,8 @@ class StageSeries:
         if not self._groups:
             self.load = record.load
         if key not in self._groups and len(self._groups) < MOST_GROUPS:
-            self._groups[key] = _Group(record.load, record.framework, record.model)
-        group = self._groups.get(key) or self._groups.setdefault((), _Group(self.load, "", "other models"))
+            self._groups[key] = Group(record.load, record.framework, record.model)
+        group = self._groups.get(key) or self._groups.setdefault((), Group(self.load, "", "other models"))
         outcome = record.outcome
         group.outcomes[outcome] += 1
         if outcome is not Outcome.OK:
@@ -144,7 +155,7 @@ class StageSeries:
 
     def running_row(self) -> dict[str, Any]:
         """Return the figures of all rows so far in one row of the page, without the stage's rates."""
-        groups = list(self._groups.values())
+        groups = self.groups()
         figures = {name: estimate([group.metrics[name] for group in groups]) for name in _METRICS}
         outcomes = sum((group.outcomes for group in groups), Counter())
         return {**self._row(self.load, outcomes, figures), "finished": False, "exact": False}
@@ -158,7 +169,7 @@ class StageSeries:
         without_rows = self._unmeasured - {(group.framework, group.model) for group in groups}
         if not groups and not without_rows:
             without_rows = {("", "")}
-        groups += [_Group(record.load, *names) for names in without_rows]
+        groups += [Group(record.load, *names) for names in without_rows]
         rows = []
         for group in sorted(groups, key=lambda group: (group.load.order, group.framework, group.model)):
             figures = {}
@@ -181,15 +192,53 @@ class StageSeries:
             COL.rate_per_s: None if load.rate_per_s is None else as_written(load.rate_per_s),
             COL.health: None,
             COL.steadiness: None,
-            "requests": outcomes.total(),
-            "ok": outcomes[Outcome.OK],
-            "failed": sum(count for outcome, count in outcomes.items() if outcome.is_failure),
-            "throttled": outcomes[Outcome.THROTTLED],
-            "aborted": outcomes[Outcome.ABORTED],
-            "cancelled": outcomes[Outcome.CANCELLED],
+            **_counts(outcomes),
             **figures,
             **dict.fromkeys(_RATES),
         }
+
+
+class RunTotals:
+    """The measured rows of all finished stages of a run. Its percentiles come from histograms."""
+
+    def __init__(self) -> None:
+        self._outcomes: Counter[Outcome] = Counter()
+        self._metrics = {name: Series() for name in ("ttft", "tpot")}
+        self._stages = 0
+        self._measure_s = self._tokens = self._requests = 0.0
+
+    def add(self, series: StageSeries, record: StageRecord) -> None:
+        """Add a finished stage."""
+        for group in series.groups():
+            self._outcomes += group.outcomes
+            for name, metric in self._metrics.items():
+                metric.merge(group.metrics[name])
+        self._stages += 1
+        measure_s = record.measure_s or 0.0
+        self._measure_s += measure_s
+        self._tokens += record.window_tokens
+        self._requests += (record.request_throughput_per_s or 0.0) * measure_s
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of the run for the page. The rates are means over the time in which stages measured."""
+        sums = dict(zip(_RATES, (self._tokens, self._requests), strict=True))
+        return {
+            "stages": self._stages,
+            **_counts(self._outcomes),
+            **{name: estimate([series]) for name, series in self._metrics.items()},
+            **{name: total / self._measure_s if self._measure_s else None for name, total in sums.items()},
+        }
+
+
+def _counts(outcomes: Counter[Outcome]) -> dict[str, int]:
+    return {
+        "requests": outcomes.total(),
+        "ok": outcomes[Outcome.OK],
+        "failed": sum(count for outcome, count in outcomes.items() if outcome.is_failure),
+        "throttled": outcomes[Outcome.THROTTLED],
+        "aborted": outcomes[Outcome.ABORTED],
+        "cancelled": outcomes[Outcome.CANCELLED],
+    }
 
 
 def as_written(value: float) -> float:

@@ -1,6 +1,7 @@
 """Locust's start form: the options of the extension in it, and the change from the form to the page of a running test.
 
-By default, Locust fills the form from the command line each time, so a reload would lose edits. The page returns to the
+The form shows the options in their groups. ``assets/form.js`` adds the headings and hides the rarely used options. By
+default, Locust fills the form from the command line each time, so a reload would lose edits. The page returns to the
 form when it reads the state "ready" after a start. Locust reports "ready" until it spawns users, and for about two
 seconds more, because it caches its answer. On a busy machine the page reads that answer and shows the form although the
 test runs. This module does not depend on runs.
@@ -15,9 +16,8 @@ import msgspec
 from flask import Response, request
 from werkzeug.datastructures import ImmutableMultiDict
 
+from llm_users.options.table import GROUPS, OPTIONS, PREFIX
 from llm_users.secrets import mask_option
-
-_OURS = "llm_"
 
 _LONGEST_S = 15.0
 """Maximum duration of a start. After this time the module no longer corrects "ready"."""
@@ -25,8 +25,27 @@ _LONGEST_S = 15.0
 _READY, _SPAWNING = "ready", "spawning"
 
 
+def form_groups() -> list[dict[str, Any]]:
+    """Return the groups of the form: the title of each group, and its options, the common ones first."""
+    groups = []
+    for title in GROUPS:
+        options = sorted((option for option in OPTIONS if option.group == title), key=lambda option: not option.common)
+        fields = [
+            {
+                "name": option.dest,
+                "details": option.details,
+                "default": option.default or "",
+                "common": option.common,
+            }
+            for option in options
+        ]
+        groups.append({"title": f"LLM: {title}", "options": fields})
+    return groups
+
+
 def prepare_form(web_ui: Any) -> None:
-    """Show the options of the extension in the form in the order of the table, with their current values."""
+    """Show the options of the extension in the form by group, the common ones first, with their current values."""
+    order = [option["name"] for group in form_groups() for option in group["options"]]
     # By default, Jinja sorts the keys of JSON in a page, which would sort the options by name.
     policies = web_ui.app.jinja_env.policies
     policies["json.dumps_kwargs"] = {**policies["json.dumps_kwargs"], "sort_keys": False}
@@ -35,9 +54,14 @@ def prepare_form(web_ui: Any) -> None:
     def update_and_keep() -> None:
         update()
         parsed = web_ui.environment.parsed_options
-        for name, option in (web_ui.template_args.get("extra_options") or {}).items():
-            if name.startswith(_OURS):
+        options = web_ui.template_args.get("extra_options") or {}
+        for name, option in options.items():
+            if name.startswith(PREFIX):
                 option["default_value"] = mask_option(getattr(parsed, name, option.get("default_value")))
+        # The options of the locustfile come first: behind a group they would look like a part of it.
+        ours = {name: options[name] for name in order if name in options}
+        others = {name: option for name, option in options.items() if name not in ours}
+        web_ui.template_args["extra_options"] = {**others, **ours}
 
     web_ui.update_template_args = update_and_keep
 
@@ -46,7 +70,7 @@ def unmasked(form: Any, parsed: Any) -> Any:
     """Return the form with original values in place of masked ones that the user left unchanged."""
     changed = {}
     for name in form:
-        current = getattr(parsed, name, None) if name.startswith(_OURS) else None
+        current = getattr(parsed, name, None) if name.startswith(PREFIX) else None
         text = _joined(current)
         if isinstance(text, str) and form[name] == _joined(mask_option(current)) != text:
             changed[name] = text

@@ -20,7 +20,7 @@ from llm_users.record import COL, RequestRecord
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
 from llm_users.web.samples import WINDOW_TICKS, History, Rate, SlidingHistogram
-from llm_users.web.stage_series import StageSeries
+from llm_users.web.stage_series import RunTotals, StageSeries
 from llm_users.web.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Course(Protocol):
     writer: RunWriter | None
     active: bool
     refused: str | None
+    ended_by_itself: bool
 
     def watch_rows(self, listener: Callable[[RequestRecord], None]) -> None:
         """Pass every row to the listener after it was counted."""
@@ -63,14 +64,22 @@ class Course(Protocol):
 
 
 class LiveState:
-    """The current run as a page shows it. ``objectives`` parses ``--llm-slo``."""
+    """The current run as a page shows it.
+
+    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None.
+    """
 
     def __init__(
-        self, coordinator: Course, environment: Any, objectives: Callable[[str], list[dict[str, Any]]]
+        self,
+        coordinator: Course,
+        environment: Any,
+        objectives: Callable[[str], list[dict[str, Any]]],
+        search: Callable[[], dict[str, Any] | None],
     ) -> None:
         self.coordinator = coordinator
         self._environment = environment
         self._parse_objectives = objectives
+        self._search_entry = search
         self._history = History()
         self._failed = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -90,6 +99,7 @@ class LiveState:
         self._done: dict[int, int] = {}
         self._running: dict[int, StageSeries] = {}
         self._finished: dict[int, list[dict[str, Any]]] = {}
+        self._totals = RunTotals()
         self._closed = 0  # number of stages whose end was noticed
         self._measuring: tuple[int, float] | None = None  # (stage, since when)
         self._seen = Seen()
@@ -208,6 +218,7 @@ class LiveState:
             if finished is not self._finished:
                 return  # another run began while other greenlets ran
             finished[record.stage] = rows
+            self._totals.add(series, record)
             running.pop(record.stage, None)
             self._closed += 1
 
@@ -224,13 +235,12 @@ class LiveState:
         self._notice_run()
         coordinator = self.coordinator
         reset, samples = self._history.after(since if run == self.run else None)
-        state = str(self._environment.runner.state)
         slo = coordinator.options.slo or coordinator.options.find
         return {
             "run": self.run,
             "seq": self._history.seq,
             "reset": reset,
-            "state": "stopping" if coordinator.finishing else _STATES.get(state, state),
+            "state": self._run_state(),
             "now_s": self._now_s,
             "interval_s": INTERVAL_S,
             "about": self._about(),
@@ -239,6 +249,8 @@ class LiveState:
             "samples": samples,
             "workers": self._workers.rows(coordinator.worker_names),
             "stages": self._stages(),
+            "totals": self._whole_run(),
+            "search": self._search(),
             "objectives": self._parse_objectives(slo) if slo else [],
             "banners": banners(
                 self._seen,
@@ -253,6 +265,37 @@ class LiveState:
     def finished(self) -> bool:
         """Return whether there is a run and it is over."""
         return self.run is not None and not self.coordinator.active
+
+    def _run_state(self) -> str:
+        if self.coordinator.finishing:
+            return "stopping"
+        state = str(self._environment.runner.state)
+        if state != "stopped" or not self.finished:
+            return _STATES.get(state, state)
+        if not self._is_counted():
+            return "stopping"  # the figures of the last stage follow with the next sample
+        return "finished" if self.coordinator.ended_by_itself else "stopped"
+
+    def _is_counted(self) -> bool:
+        writer = self.coordinator.writer
+        return writer is not None and self._closed == len(writer.stages)
+
+    def _whole_run(self) -> dict[str, Any] | None:
+        """Return the figures of the whole run when it is over and its last stage is counted."""
+        return self._totals.figures() if self.finished and self._is_counted() and self._closed else None
+
+    def _search(self) -> dict[str, Any] | None:
+        """Return the load search: the conclusion so far, its limitations, and the tried loads in ascending order."""
+        entry = self._search_entry() if self.run is not None else None
+        if entry is None:
+            return None
+        return {
+            "unit": entry["unit"],
+            "over": self.finished,
+            "conclusion": redact(entry["conclusion"]),
+            "reservations": [redact(text) for text in entry["reservations"]] if self.finished else [],
+            "points": [point | {"reason": redact(point["reason"])} for point in entry["points"]],
+        }
 
     def _about(self) -> dict[str, str]:
         options, seen = self.coordinator.options, self._seen

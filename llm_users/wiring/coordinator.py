@@ -228,6 +228,7 @@ class CoordinatorRole:
             # In the web interface the stop button is a normal end; a pipeline needs to know that the run was cut short.
             cut_short = interrupted and self._starts_by_itself
             self.coordinator.finish(abort=False, grace_s=grace_s, interrupted=cut_short)
+            self.coordinator.ended_by_itself = not interrupted
         finally:
             restore()
         self.environment.stop_timeout = 0.0  # no request is in flight; Locust would wait for frozen workers
@@ -281,8 +282,10 @@ class CoordinatorRole:
         from llm_users.web.routes import LiveTab
         from llm_users.wiring.web_start import WebStart
 
-        self._web_start = WebStart(self.environment, self._options, install_shape=self._install_shape)
-        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of)
+        self._web_start = WebStart(
+            self.environment, self._options, install_shape=self._install_shape, check_options=self._check_form
+        )
+        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of, self._search_entry)
         self._register(messages.Live, self._tab.state.on_live)
 
     @property
@@ -388,6 +391,9 @@ class CoordinatorRole:
         self._search = SearchStages(options) if options.find is not None else None
         return self._search or listed_stages(options, self._replay.spec)
 
+    def _search_entry(self) -> dict[str, Any] | None:
+        return self._search.entry() if self._search is not None else None
+
     def _run_time_is_over(self) -> bool:
         """Return whether --run-time is over. Locust ends a run without a sweep after it and fires no event."""
         coordinator = self.coordinator
@@ -396,10 +402,20 @@ class CoordinatorRole:
             return False
         return time.time() - coordinator.writer.started_at >= float(run_s) - 0.5
 
-    def _checked_options(self) -> Options:
-        """Read Locust's parsed options. Raises ``OptionError``."""
+    def _checked_options(self, parsed: Any = None) -> Options:
+        """Read Locust's parsed options, or other options in their form. Raises ``OptionError``."""
         environment = self.environment
-        return checked(read_options(environment.parsed_options), environment.user_classes, self._own_shape)
+        options = read_options(parsed or environment.parsed_options)
+        return checked(options, environment.user_classes, self._own_shape)
+
+    def _check_form(self, parsed: Any) -> None:
+        """Check the options of a start from the web form. Raises ``OptionError``."""
+        options = self._checked_options(parsed)
+        if self.coordinator.active:  # the form changes the users of a running test
+            return
+        self._read_files(options)
+        if not parsed.host and not (options.targets and all(target.url for target in options.targets)):
+            self._refuse_without_host()
 
     def _read_files(self, options: Options) -> None:
         """Read the files that the options name, before anything starts. Raises ``OptionError``."""
@@ -433,7 +449,14 @@ class CoordinatorRole:
             if problem:
                 raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
             self._set_host(host)
-        elif hostless and not all_named and self.environment.web_ui is None:  # the web form can give the host
+        elif not all_named and self.environment.web_ui is None:  # the web form can give the host
+            self._refuse_without_host()
+
+    def _refuse_without_host(self) -> None:
+        """Raise ``OptionError`` if a user class needs a base URL."""
+        classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process") and c.needs_host()]
+        variables = list(dict.fromkeys(c.host_variable for c in classes))
+        if not any(os.environ.get(variable) for variable in variables) and classes:
             raise OptionError(
                 f"no endpoint: give its base URL with --host https://HOST/v1 (or {', '.join(variables)}), "
                 "or --llm-simulator"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from werkzeug.datastructures import ImmutableMultiDict
 from llm_users.load.coordinator.locust_users import SweepShape
 from llm_users.options import parsers
 from llm_users.options.parsers import OptionError
-from llm_users.options.table import READS_LOCAL, STAGING, Options
+from llm_users.options.table import PREFIX, READS_LOCAL, STAGING, Options
+from llm_users.secrets import redact
 from llm_users.transport import endpoint
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
 from llm_users.web.start_form import unmasked
@@ -28,12 +30,21 @@ _SAFE_WAYS = "add --web-login, or make the page local with --web-host 127.0.0.1"
 class WebStart:
     """The checks of one web interface. Create it once, before the web interface serves its first request.
 
-    ``options`` are the options with which the process started.
+    ``options`` are the options with which the process started. ``check_options`` raises ``OptionError`` if a run cannot
+    start with the given options of Locust.
     """
 
-    def __init__(self, environment: Any, options: Options, *, install_shape: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        environment: Any,
+        options: Options,
+        *,
+        install_shape: Callable[..., None],
+        check_options: Callable[[Any], None],
+    ) -> None:
         self._environment = environment
         self._install_shape = install_shape
+        self._check_options = check_options
         parsed = environment.parsed_options
         self._protection = Protection(environment.web_ui, options.web_origin)
         self._protection.install()
@@ -61,9 +72,13 @@ class WebStart:
                 host = endpoint.clean_url(request.form["host"])
             except ValueError as error:
                 return f"the host is not a URL ({error}); write for example https://HOST/v1"
+            if problem := endpoint.check_url(host):
+                return f"the host {redact(host)}: {problem}; write for example https://HOST/v1"
             fields = {**request.form.to_dict(flat=False), "host": [host]}
             request.form = ImmutableMultiDict([(key, text) for key, values in fields.items() for text in values])
         if self._protection.exposed and (reason := self._local_value_problem()):
+            return reason
+        if "llm_sweep" in request.form and (reason := self._option_problem()):
             return reason
         self.withholds_keys = self._protection.exposed and not self._typed_origins() <= self._named
         if "llm_sweep" in request.form:
@@ -74,6 +89,16 @@ class WebStart:
             if is_running and staged != isinstance(self._environment.shape_class, SweepShape):
                 return "a test is running; stop it before you start one with (or without) a sweep"
             self._install_shape(staged=staged)
+        return None
+
+    def _option_problem(self) -> str | None:
+        """Return why a run cannot start with the options of the form, or None. The form keeps what the user typed."""
+        posted = {name: ",".join(request.form.getlist(name)) for name in request.form if name.startswith(PREFIX)}
+        posted["host"] = request.form.get("host", "")
+        try:
+            self._check_options(Namespace(**{**vars(self._environment.parsed_options), **posted}))
+        except OptionError as error:
+            return redact(str(error))
         return None
 
     def _check_user(self) -> str | None:

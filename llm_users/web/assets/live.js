@@ -24,11 +24,12 @@ window.LLMLive = (() => {
       PARTS.banners(),
       PARTS.progress(),
       PARTS.figures(),
+      PARTS.search(),
       PARTS.stages(),
       PARTS.workers(),
       PARTS.downloads((kind) => new URL(`download/${encodeURIComponent(kind)}`, base).href),
     ];
-    const [banners, progress, figures, stages, workers, downloads] = parts;
+    const [banners, progress, figures, search, stages, workers, downloads] = parts;
     const curves = window.LLMLiveCharts.curves();
     const overTime = window.LLMLiveCharts.overTime();
     const note = make("p", { className: "llm-soft" });
@@ -47,6 +48,7 @@ window.LLMLive = (() => {
       banners.element,
       progress.element,
       figures.element,
+      search.element,
       stages.element,
       make(
         "section",
@@ -100,7 +102,7 @@ window.LLMLive = (() => {
       objectives.textContent = limits.length ? `Objectives: ${limits.map((each) => each.text).join(", ")}.` : "";
       objectives.hidden = !limits.length;
       curves.draw(state.stages || [], choices.curveLog, limits);
-      overTime.draw(history.columns, { ...choices, same: !fresh }, state.stages || [], limits);
+      overTime.draw(history.columns, { ...choices, same: !fresh, over: Boolean(state.totals) }, state.stages || [], limits);
       fresh = false;
       root.dataset.run = state.run ?? "";
     }

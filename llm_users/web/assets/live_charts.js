@@ -106,7 +106,7 @@ window.LLMLiveCharts = (() => {
       const bands = bandsOf(t, (columns.stage || []).slice(from), stages);
       for (const each of drawn) {
         const options = optionsOf(each.spec, columns, from, t, shown, bands, objectives);
-        write(each.now, nowOf(each.spec, columns));
+        write(each.now, shown.over ? "" : nowOf(each.spec, columns));
         if (each.chart) each.chart.set({ ...options, keepZoom: shown.same });
         else each.chart = xy(each.host, { ...options, onZoom: (zoom) => zoomAll(each, zoom) });
       }
@@ -198,6 +198,8 @@ window.LLMLiveCharts = (() => {
 
   // ---- throughput against latency
 
+  const loadOf = ({ rate_per_s: rate, concurrency }) => rate ?? concurrency ?? 0;
+
   function curves() {
     const grid = make("div", { className: "llm-curves" });
     const drawn = CURVES.map((spec) => {
@@ -207,7 +209,10 @@ window.LLMLiveCharts = (() => {
     });
 
     function draw(stages, log, objectives) {
-      const points = stages.filter((each) => some(each.output_throughput_token_per_s));
+      // By load, because a load search tries loads in another order, and the line must not go back and forth.
+      const points = stages
+        .filter((each) => some(each.output_throughput_token_per_s))
+        .sort((a, b) => loadOf(a) - loadOf(b) || a.stage - b.stage);
       for (const each of drawn) {
         const options = curveOf(each.spec, points, log, objectives);
         if (each.chart) each.chart.set({ ...options, keepZoom: true });

@@ -40,8 +40,8 @@ window.LLMDom = (() => {
     return `${of.concurrency ?? "?"} parallel ${of.concurrency === 1 ? "request" : "requests"}`;
   }
 
-  // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, varying,
-  // wanted(rows) }. Words are aligned left, numbers right. A varying column is hidden while all its values are equal,
+  // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, sentence, varying,
+  // wanted(rows) }. Words and sentences are aligned left, numbers right. A varying column is hidden while all its values are equal,
   // any column while it is not wanted. The title and the data-value of a rounded cell contain its exact value.
   function table(caption, columns) {
     const body = make("tbody");
@@ -76,7 +76,8 @@ window.LLMDom = (() => {
       if (line.className !== kind(row)) line.className = kind(row);
       columns.forEach((column, k) => {
         const cell = line.cells[k] || line.insertCell();
-        if (column.words && cell.className !== "llm-words") cell.className = "llm-words";
+        const look = column.sentence ? "llm-words llm-text" : "llm-words";
+        if (column.words && cell.className !== look) cell.className = look;
         const value = column.value(row);
         write(cell, column.text ? column.text(value, row) : some(value) ? String(value) : "–");
         if (column.text && typeof value === "number" && cell.dataset.value !== String(value)) {

@@ -12,6 +12,7 @@ window.LLMParts = (() => {
     running: "Running",
     stopping: "Stopping",
     stopped: "Stopped",
+    finished: "Finished",
   };
   const PHASES = {
     RAMP: "users are starting",
@@ -48,11 +49,11 @@ window.LLMParts = (() => {
   function fillBanners(list, all) {
     while (list.children.length > all.length) list.lastChild.remove();
     while (list.children.length < all.length) list.append(make("p", {}, make("strong"), make("span")));
-    all.forEach(({ level, text }, k) => {
+    all.forEach(({ level, text, count }, k) => {
       const known = level in LEVELS ? level : "info";
       const each = list.children[k];
       if (each.className !== `llm-banner llm-${known}`) each.className = `llm-banner llm-${known}`;
-      write(each.firstChild, `${LEVELS[known]}: `);
+      write(each.firstChild, count > 1 ? `${LEVELS[known]} (${count} times, the last one): ` : `${LEVELS[known]}: `);
       write(each.lastChild, text);
     });
   }
@@ -103,7 +104,7 @@ window.LLMParts = (() => {
     }
     if (run === null || run === undefined) return "No test has been started yet.";
     const finished = stages.filter((each) => each.finished).length;
-    if (state === "stopped" || state === "ready") {
+    if (["finished", "stopped", "ready"].includes(state)) {
       return `${finished} ${finished === 1 ? "stage" : "stages"} finished; the figures below stay until the next start.`;
     }
     return "";
@@ -148,33 +149,96 @@ window.LLMParts = (() => {
     steps.setAttribute("aria-valuetext", `${percentage} %`);
   }
 
-  // ---- present figures
+  // ---- present figures, and those of the whole run when it is over
 
   const asked = (users, rate) => (some(rate) ? `at ${plain(rate)} requests/s` : `of ${plain(users)} users`);
 
+  const NOW = [
+    ["TTFT, median", (h) => [seconds(h.newest("ttft_p50")), `p95 ${seconds(h.newest("ttft_p95"))}`]],
+    ["TPOT, median", (h) => [seconds(h.newest("tpot_p50")), `p95 ${seconds(h.newest("tpot_p95"))}`]],
+    ["Output tokens/s", (h) => [plain(h.newest("tokens_per_s")), "all requests together"]],
+    ["Requests/s", (h) => [plain(h.newest("requests_per_s")), "finished"]],
+    ["In flight", (h) => [plain(h.newest("in_flight")), asked(h.newest("users"), h.newest("rate_per_s"))]],
+    ["Errors/s", (h) => [plain(h.newest("errors_per_s")), `${plain(h.newest("throttled_per_s"))} throttled/s`]],
+  ];
+
+  const whole = ({ stages }) => (stages > 1 ? "mean over all stages" : "whole run");
+  const WHOLE_RUN = [
+    ["TTFT, median", (t) => [seconds(t.ttft.median), `p95 ${seconds(t.ttft.p95)}`]],
+    ["TPOT, median", (t) => [seconds(t.tpot.median), `p95 ${seconds(t.tpot.p95)}`]],
+    ["Output tokens/s", (t) => [plain(t.output_throughput_token_per_s), whole(t)]],
+    ["Requests/s", (t) => [plain(t.request_throughput_per_s), whole(t)]],
+    ["Requests", (t) => [number(t.requests), `${number(t.ok)} OK`]],
+    ["Failed", (t) => [number(t.failed), `${number(t.throttled)} throttled`]],
+  ];
+
   function figures() {
-    const tiles = [
-      ["TTFT, median", (h) => [seconds(h.newest("ttft_p50")), `p95 ${seconds(h.newest("ttft_p95"))}`]],
-      ["TPOT, median", (h) => [seconds(h.newest("tpot_p50")), `p95 ${seconds(h.newest("tpot_p95"))}`]],
-      ["Output tokens/s", (h) => [plain(h.newest("tokens_per_s")), "all requests together"]],
-      ["Requests/s", (h) => [plain(h.newest("requests_per_s")), "finished"]],
-      ["In flight", (h) => [plain(h.newest("in_flight")), asked(h.newest("users"), h.newest("rate_per_s"))]],
-      ["Errors/s", (h) => [plain(h.newest("errors_per_s")), `${plain(h.newest("throttled_per_s"))} throttled/s`]],
-    ].map(([name, read]) => {
-      const [value, more] = [make("dd"), make("dd", { className: "llm-more" })];
-      return { read, value, more, element: make("div", { className: "llm-card" }, make("dt", {}, name), value, more) };
+    const range = make("p", { className: "llm-soft llm-range" });
+    const tiles = NOW.map(() => {
+      const [name, value, more] = [make("dt"), make("dd"), make("dd", { className: "llm-more" })];
+      return { name, value, more, element: make("div", { className: "llm-card" }, name, value, more) };
     });
+    const list = make("dl", { className: "llm-tiles" }, ...tiles.map((tile) => tile.element));
     return {
-      element: make("dl", { className: "llm-tiles" }, ...tiles.map((tile) => tile.element)),
-      show(_, history) {
-        for (const { read, value, more, element } of tiles) {
-          const [now, beside] = read(history);
-          write(value, now);
+      element: make("div", {}, range, list),
+      show({ totals, window_s: window_s = 10 }, history) {
+        const of = totals ? `the ${totals.stages} stages` : "";
+        write(
+          range,
+          !totals ? `Now: latencies of the last ${window_s} s.`
+            : `Whole run: all measured requests${totals.stages > 1 ? ` of ${of} together` : ""}.`,
+        ); // prettier-ignore
+        tiles.forEach(({ name, value, more }, k) => {
+          const [title, read] = (totals ? WHOLE_RUN : NOW)[k];
+          const [figure, beside] = read(totals || history);
+          write(name, title);
+          write(value, figure);
           write(more, beside);
-          element.toggleAttribute("data-bad", element === tiles[5].element && history.newest("errors_per_s") > 0);
-        }
+        });
+        const errors = totals ? totals.failed : history.newest("errors_per_s");
+        tiles[5].element.toggleAttribute("data-bad", errors > 0);
       },
     };
+  }
+
+  // ---- load search
+
+  function search() {
+    const conclusion = make("p", { className: "llm-conclusion" });
+    const reservations = make("ul", { className: "llm-reservations" });
+    const tried = table("Loads, in ascending order", [
+      { title: "Load", value: (point) => point.level, text: loadText, words: true },
+      { title: "Objectives", value: verdictOf, words: true },
+      { title: "Stages", value: (point) => point.stages.join(", "), words: true },
+      { title: "Reason", value: (point) => point.reason, words: true, sentence: true },
+    ]); // prettier-ignore
+    tried.element.classList.add("llm-card");
+    tried.element.id = "llm-table-search";
+    const card = make("div", { className: "llm-stack" }, make("div", { className: "llm-card" }, conclusion, reservations), tried.element);
+    const element = make("section", { "aria-label": "Load search" }, make("h2", {}, "Load search"), card);
+    return {
+      element,
+      show({ search: found }) {
+        element.hidden = !found;
+        if (!found) return;
+        const points = found.points.map((point) => ({ ...point, unit: found.unit }));
+        const soFar = points.length ? `So far: ${found.conclusion}.` : "No load has been judged yet.";
+        write(conclusion, found.over ? `${found.conclusion}.` : soFar);
+        reservations.hidden = !found.reservations.length;
+        while (reservations.children.length > found.reservations.length) reservations.lastChild.remove();
+        while (reservations.children.length < found.reservations.length) reservations.append(make("li"));
+        found.reservations.forEach((text, k) => write(reservations.children[k], text));
+        tried.element.hidden = !points.length;
+        tried.fill(points);
+      },
+    };
+  }
+
+  const loadText = (value, { unit }) => `${plain(value)} ${value === 1 && unit === "users" ? "user" : unit}`;
+
+  function verdictOf({ passed, decided }) {
+    const counted = passed ? "passed" : "failed";
+    return decided ? counted : `undecided, counts as ${counted}`;
   }
 
   // ---- stages
@@ -331,5 +395,5 @@ window.LLMParts = (() => {
     };
   }
 
-  return { banners, progress, figures, stages, workers, downloads };
+  return { banners, progress, figures, search, stages, workers, downloads };
 })();

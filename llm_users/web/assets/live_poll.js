@@ -24,7 +24,7 @@ window.LLMPoll = (() => {
       try {
         state = await fetched(ask());
         failures = 0;
-        const idle = state.state === "ready" || state.state === "stopped";
+        const idle = ["ready", "stopped", "finished"].includes(state.state);
         wait = idle ? IDLE_MS : Math.min(IDLE_MS, Math.max(RUNNING_MS, 1000 * (state.interval_s || 0)));
       } catch (error) {
         wait = Math.min(SLOWEST_MS, RUNNING_MS * 2 ** ++failures);

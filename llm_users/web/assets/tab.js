@@ -18,6 +18,7 @@
   let since = performance.now();
   let due = false;
   let dark = null;
+  let starting = null; // after a start from the form: the error that the form showed before
 
   const tabs = () => [...document.querySelectorAll('[role="tab"]')];
 
@@ -29,6 +30,7 @@
     if (!main) return missing();
     root.dataset.llm = "tab";
     since = performance.now();
+    if (startedFromForm()) tab.click();
     link?.remove();
     const selected = tab.getAttribute("aria-selected") === "true";
     if (!selected) return hide();
@@ -38,6 +40,19 @@
     panel.hidden = false;
     if (live) live.start();
     else load();
+  }
+
+  const errorIn = (form) => form.querySelector(".MuiAlert-colorError");
+
+  // Whether the form has started a test since the last call. Locust removes the form when the start is accepted, and
+  // shows an error in it when the start is refused.
+  function startedFromForm() {
+    if (!starting) return false;
+    const form = document.querySelector("form");
+    const error = form && errorIn(form);
+    if (form && (!error || error === starting.error)) return false;
+    starting = null;
+    return !form;
   }
 
   function makePanel() {
@@ -127,6 +142,11 @@
     // Not in an animation frame, because a window in the background has none.
     setTimeout(sync, 30);
   }
+
+  // "Update" in the same form changes a running test, which is not a start.
+  document.addEventListener("submit", ({ target, submitter }) => {
+    if (submitter?.textContent.trim() === "Start") starting = { error: errorIn(target) };
+  }, true);
 
   new MutationObserver((records) => {
     if (records.some(({ target }) => !panel || !panel.contains(target))) request();

@@ -17,7 +17,7 @@ from tests.project import ROOT
 
 SCREENSHOTS = ROOT / "out" / "screenshots"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_ARGUMENTS = [
+ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
@@ -25,15 +25,20 @@ _ARGUMENTS = [
 OpenPage = Callable[..., Page]
 
 
+def chromium() -> str | None:
+    """Return the path of Chromium, or None if there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+    path = chromium()
     if path is None:
         pytest.exit(
             "No Chromium was found. Install it (Debian: apt-get install chromium) or name it: CHROMIUM=/path", 1
         )
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        made = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield made
         made.close()
 

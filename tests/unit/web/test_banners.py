@@ -60,6 +60,23 @@ def test_a_client_that_is_strained_or_saturated_now_and_then() -> None:
     assert milder[1].startswith("In stage 2 the client was strained (")
 
 
+def test_equal_banners_are_one_with_a_count() -> None:
+    writer: Any = Writer(
+        "stage 1: 3 users are missing",
+        "stage 2: 12 users are missing",
+        "no OPENAI_API_KEY in the environment: requests carry no key",
+        stages=tuple(StageRecord(stage=number, health="strained", lag_p99_s=0.004) for number in (1, 2, 4)),
+    )
+    shown = banners(Seen(), None, None, writer, processes=1)
+    assert [(each["text"][:30], each["count"]) for each in shown] == [
+        ("Stage 2: 12 users are missing", 2),
+        ("In stages 1, 2 and 4 the clien", 1),
+        ("No OPENAI_API_KEY in the envir", 1),
+    ]
+    assert [each["level"] for each in shown] == ["warn", "warn", "info"]
+    assert "strained (stage 4: timers were 0.0040 s late" in shown[1]["text"]
+
+
 def test_a_client_that_is_disturbed_is_told_about_the_machine() -> None:
     late = StageRecord(client_cpu_share_max=0.016, lag_p99_s=0.03, lag_own_p99_s=0.001)
     ((level, text),) = said(client=late)
@@ -74,9 +91,9 @@ def test_a_worker_that_is_gone_is_the_first_problem_until_it_is_back() -> None:
     gone = "worker 11: at least 3 of the 9 requests that it had started were lost"
     saturated = StageRecord(client_cpu_share_max=0.9, lag_p99_s=1.0)
     found = said(Writer("worker 2 joined in stage 1", lost, gone), client=saturated)
-    assert [level for level, _ in found] == ["bad", "bad", "bad", "warn"]
+    assert [level for level, _ in found] == ["bad", "bad", "bad", "info"]
     assert found[0] == ("bad", lost.capitalize())
     assert found[1] == ("bad", gone.capitalize())
     back = said(Writer(lost, gone, "worker 1 was back in stage 2"))
-    assert [level for level, _ in back] == ["bad", "warn", "warn"]
+    assert [level for level, _ in back] == ["bad", "warn", "info"]
     assert back[0][1] == gone.capitalize()

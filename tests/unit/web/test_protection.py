@@ -209,3 +209,26 @@ def test_an_open_page_cannot_move_a_user_class_to_another_host(page: Any) -> Non
     answer = shown.client.post("/user", json={"user_class_name": "Chat", "host": ELSEWHERE})
     assert json.loads(answer.data)["success"] is False
     assert Chat.host is None
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"llm_sweep": "1,x"}, "--llm-sweep: "),
+        ({"llm_sweep": "1,2", "llm_rate": "5"}, "--llm-rate"),
+        ({"llm_sweep": "1", "llm_slo": "ttft_p95<<1"}, "--llm-slo: "),
+        ({"llm_sweep": "", "llm_prompts": "/nowhere/prompts.txt"}, "--llm-prompts: "),
+        ({"llm_sweep": "1", "host": ""}, "no endpoint: "),
+        ({"llm_sweep": "1", "host": "localhost:8000/v1"}, "must start with http:// or https://"),
+    ],
+)
+def test_the_form_shows_why_a_start_is_refused(
+    page: Any, form: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    shown = page()
+    status, answer = shown.swarm(**form)
+    assert (status, answer["success"], shown.starts) == (200, False, [])
+    assert words in answer["message"]
+    assert shown.environment.host == NAMED, "a refused form changes nothing"
+    assert shown.swarm(llm_sweep="")[1]["success"], "the corrected form starts"

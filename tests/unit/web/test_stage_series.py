@@ -17,7 +17,7 @@ from llm_users.quantile import quantile
 from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageLoad, StageRecord
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 from llm_users.web import stage_series
-from llm_users.web.stage_series import Series, StageSeries
+from llm_users.web.stage_series import RunTotals, Series, StageSeries
 from tests.unit.reports.open_loop_on_disk import write_rates
 from tests.unit.reports.rows_on_disk import record
 from tests.unit.reports.sweep_on_disk import write_sweep
@@ -180,3 +180,23 @@ def test_the_number_of_groups_is_limited() -> None:
     assert len(shown) == stage_series.MOST_GROUPS + 1
     assert sum(row["requests"] for row in shown) == series.requests == 3 * stage_series.MOST_GROUPS
     assert shown[0]["model"] == "other models"
+
+
+def test_the_totals_of_a_run_are_those_of_all_its_rows() -> None:
+    rng = random.Random(8)
+    totals, times = RunTotals(), []
+    for stage, count in ((1, 300), (2, 500)):
+        series = StageSeries(stage, StageLoad(stage))
+        for number in range(count):
+            times.append(rng.lognormvariate(-2, 0.7))
+            series.add(record(number, stage=stage, model=f"model-{number % 2}", ttft_s=times[-1]))
+        series.add(record(count, stage=stage, error_code="429"))
+        totals.add(series, StageRecord(stage=stage, measure_s=10.0 * stage, window_tokens=600.0,
+                                       request_throughput_per_s=5.0 * stage))  # fmt: skip
+    figures = totals.figures()
+    times.sort()
+    assert figures["ttft"]["median"] == pytest.approx(quantile(times, 0.5), rel=0.0025)
+    assert figures["ttft"]["p95"] == pytest.approx(quantile(times, 0.95), rel=0.0025)
+    assert [figures[name] for name in ("stages", *("requests", "ok", "failed", "throttled"))] == [2, 802, 800, 2, 2]
+    assert figures["output_throughput_token_per_s"] == pytest.approx(1200 / 30)
+    assert figures["request_throughput_per_s"] == pytest.approx((50 + 200) / 30)

@@ -25,10 +25,7 @@ CHARTS = ("ttft", "gap", "tpot", "tokens", "requests", "flight", "errors", "lag"
 
 def start_from_form(page: Page, **options: str) -> None:
     """Fill Locust's form; options by the names of its inputs."""
-    page.wait_for_selector("form")
-    section = page.get_by_role("button", name="Custom parameters")
-    if section.get_attribute("aria-expanded") != "true":
-        section.click()
+    page.wait_for_selector("[data-llm-form]")
     for name, value in options.items():
         page.fill(f"form input[name={name}]", value)
     page.get_by_role("button", name="Start", exact=True).click()
@@ -96,7 +93,7 @@ def test_from_the_form_to_the_report(
     web.await_workers(len(workers) and 2)
     page = open_url(f"{web.root}/")
     start_from_form(page, host=simulator.url, llmSweep="1,2,8", llmRequests="40", llmSlo="ttft_p95<0.3")
-    open_tab(page)
+    page.wait_for_selector("#llm-panel .llm-chip[data-state]")  # the start leads to the tab
     assert "tab=llm" in page.url
 
     # Values move while the test runs, the running stage among them.

@@ -1,0 +1,89 @@
+"""Take the pictures of the LLM tab in docs/images: ``.venv/bin/python -m tests.system.browser.pictures``.
+
+The command starts a sweep on the simulated endpoint and takes two pictures, light and dark, in its last stage. It takes
+none and exits with code 1 if a finished stage does not have the client health "ok": then the machine is too busy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.ports import free_port
+from tests.project import ROOT
+from tests.system.browser.conftest import ARGUMENTS, chromium
+
+FOLDER = ROOT / "docs" / "images"
+SWEEP = (1, 2, 4, 8, 16)
+WIDTH = 1200
+RUN = (
+    "--llm-simulator", "ttft=150ms,itl=7ms,jitter=0.1,capacity=8", "--llm-sweep", ",".join(map(str, SWEEP)),
+    "--llm-stage-time", "20s", "--llm-slo", "ttft_p95<0.25,tpot_p95<0.012", "--autostart",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Take the pictures, or print why not."""
+    port = str(free_port())
+    environment = {**os.environ, "OPENAI_API_KEY": "unused"}
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w") as log, sync_playwright() as playwright:
+        command = [Path(sys.executable).with_name("llm-bench"), "--web-port", port, *RUN, "--csv", f"{folder}/out/run"]
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        try:
+            return take(browser, f"http://127.0.0.1:{port}")
+        finally:
+            browser.close()
+            process.terminate()
+            process.wait()
+
+
+def take(browser: Browser, root: str) -> int:
+    """Wait for the middle of the last stage, then take both pictures."""
+    state = await_last_stage(root)
+    health = {str(row["concurrency"]): row["health"] for row in state["stages"] if row["finished"]}
+    if set(health.values()) != {"ok"} or state["banners"]:
+        print(f"The machine is too busy for the pictures: {health}, {[each['text'] for each in state['banners']]}")
+        return 1
+    for scheme in ("light", "dark"):
+        page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(f"{root}/?tab=llm")
+        page.wait_for_selector("#llm-curve-ttft canvas")
+        page.wait_for_timeout(1000)
+        section = page.get_by_role("region", name="Throughput against latency").bounding_box()
+        assert section is not None
+        height = section["y"] + section["height"] + 16
+        path = FOLDER / f"live-tab-{scheme}.png"
+        page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+        page.close()
+        print(path)
+    return 0
+
+
+def await_last_stage(root: str, timeout_s: float = 300) -> dict[str, Any]:
+    """Return the state when the last stage has measured for half of its time."""
+    limit = time.monotonic() + timeout_s
+    while time.monotonic() < limit:
+        time.sleep(1)
+        try:
+            with urllib.request.urlopen(f"{root}/llm/state.json", timeout=10) as response:
+                state: dict[str, Any] = json.load(response)
+        except OSError:  # Locust is still starting
+            continue
+        progress = state["progress"] or {}
+        if progress.get("stage") == len(SWEEP) and progress["phase"] == "MEASURE" and (progress["left_s"] or 99) < 10:
+            return state
+    raise SystemExit("the last stage did not begin")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
