@@ -328,6 +328,10 @@ class Options:
     stop_on_errors: float | None = JUDGE.option(
         parsers.ratio, "FRACTION", "End the sweep when more than this fraction of a stage fails"
     )
+    keep_going: bool = JUDGE.switch(
+        "Continue if the first requests all fail with 400, 401, 403, 404 or without a connection. Default: the run "
+        "ends with exit code 2"
+    )
     slo: str | None = JUDGE.option(
         str,
         "EXPR",

@@ -14,7 +14,7 @@ import gevent
 import httpx2
 from locust.exception import StopUser
 
-from llm_users.outcome import ABORTED, CLIENT_LIMIT, OWN_CODES
+from llm_users.outcome import ABORTED, CLIENT_LIMIT, NOT_CONNECTED, OWN_CODES
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact, redact_start
 from llm_users.transport.errors import TransportError
@@ -38,7 +38,7 @@ VALUE_CHARACTERS = 200
 
 
 _SDK_CODES = (
-    ((httpx2.ConnectError, httpx2.ConnectTimeout), "connect"),
+    ((httpx2.ConnectError, httpx2.ConnectTimeout), NOT_CONNECTED),
     ((httpx2.TimeoutException,), "timeout"),
     ((httpx2.TransportError,), "reset"),
 )

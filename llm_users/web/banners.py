@@ -88,7 +88,11 @@ def banners(
 
 
 def _level(note: str, notes: Sequence[str]) -> str:
-    """Return the level of a note: "bad" for a worker that was lost and did not come back, else "warn"."""
+    """Return the level of a note: "bad" for an early end of the run and for a worker that was lost and did not come
+    back, else "warn".
+    """
+    if note.startswith("the run was ended: "):
+        return "bad"
     lost = _LOST.match(note)
     if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
         return "warn"

@@ -263,6 +263,8 @@ class CoordinatorRole:
             if writer.book.started and html:
                 run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
             run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
+            if (problem := self.coordinator.unusable) is not None:
+                print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
             print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
         if self._lock is not None:
             self._lock.release()
@@ -303,7 +305,7 @@ class CoordinatorRole:
 
     def _verdict(self) -> int:
         coordinator = self.coordinator
-        if coordinator.refused:
+        if coordinator.refused or coordinator.unusable:
             return REFUSED
         writer = coordinator.writer
         if writer is None and not getattr(self.environment.parsed_options, "headless", False):

@@ -18,8 +18,8 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from llm_users import secrets
+from llm_users.collect.error_kinds import ErrorKinds
 from llm_users.load.worker.admission_gate import AdmissionGate
-from llm_users.load.worker.error_kinds import ErrorKinds
 from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue
