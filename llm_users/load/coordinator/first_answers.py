@@ -17,8 +17,11 @@ ENOUGH_ANSWERS = 6
 """Number of refused requests that end a run. A single user sends them in 3 s, because it pauses after a failure. At an
 endpoint that refuses half of all requests at random, the first six are all refused in one of 64 runs."""
 
-_STATUSES = frozenset((400, 401, 402, 403, 404, 405, 422))
-"""Statuses that the same request gets again: wrong request, key, account, permission, path or model."""
+_STATUSES = frozenset((301, 302, 303, 307, 308, 400, 401, 402, 403, 404, 405, 422))
+"""Statuses that the same request gets again: wrong URL, request, key, account, permission, path or model."""
+
+_CODES = frozenset((NOT_CONNECTED, "malformed"))
+"""Codes of requests without an answer of the API: no connection, or for example a page of HTML."""
 
 _MOST_REASONS = 3
 _NO_INFORMATION = (Outcome.ABORTED, Outcome.CANCELLED, Outcome.DROPPED)
@@ -69,7 +72,7 @@ class FirstAnswers:
 
 
 def _is_refusal(record: RequestRecord) -> bool:
-    """Return whether the same request would fail again: the endpoint refused it, or no connection was possible."""
-    if record.outcome is not Outcome.FAILED:
+    """Return whether the same request would fail again: the endpoint refused it, or is not an endpoint of the API."""
+    if record.outcome is not Outcome.FAILED or record.chunks:
         return False
-    return record.error_code == NOT_CONNECTED or record.http_status in _STATUSES
+    return record.error_code in _CODES or record.http_status in _STATUSES

@@ -26,8 +26,8 @@ def problem(*rows: RequestRecord, workers: tuple[int, ...] = (0,)) -> str | None
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("400", 400), ("401", 401), ("403", 403), ("404", 404), ("422", 422), ("connect", None),
-     ("AccessDeniedException", 403)],
+    [("400", 400), ("401", 401), ("403", 403), ("404", 404), ("422", 422), ("302", 302), ("connect", None),
+     ("malformed", 200), ("AccessDeniedException", 403)],
 )  # fmt: skip
 def test_the_same_refusal_of_all_first_requests_is_a_problem(code: str, status: int | None) -> None:
     refused = [row(number, code, status) for number in range(ENOUGH_ANSWERS)]
@@ -41,7 +41,8 @@ def test_the_same_refusal_of_all_first_requests_is_a_problem(code: str, status: 
 @pytest.mark.parametrize(
     "other",
     [row(0, chunks=3), row(0, "429", 429), row(0, "ThrottlingException", 400), row(0, "500", 500), row(0, "timeout"),
-     row(0, "reset"), row(0, "malformed", 200), row(0, "cancelled", chunks=1)],
+     row(0, "reset"), row(0, "malformed", 200, chunks=1),
+     row(0, "cancelled", chunks=1)],
 )  # fmt: skip
 def test_one_other_answer_shows_that_the_endpoint_can_be_used(other: RequestRecord) -> None:
     refused = [row(number, "401", 401) for number in range(1, 100)]
