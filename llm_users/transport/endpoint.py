@@ -55,7 +55,7 @@ def check_url(url: str) -> str | None:
         return f"it has no host; {_FORM}"
     path = parts.path.rstrip("/")
     if (api_path := next(filter(path.endswith, _API_PATHS), None)) is not None:
-        base_url = urlunsplit(parts._replace(path=path.removesuffix(api_path)))
+        base_url = urlunsplit((parts.scheme, parts.netloc, path.removesuffix(api_path), parts.query, parts.fragment))
         return f"it ends with {api_path}, which requests add to the base URL; write {base_url}"
     return None
 

@@ -100,7 +100,9 @@ class Pool:
             return False
         if origin not in self._use_tls:
             self._use_tls[origin] = False  # other requests do not wait for the result
-            self._use_tls[origin] = _accepts_tls(origin._replace(scheme="https"), partial(tls_context, self.tls))
+            self._use_tls[origin] = _accepts_tls(
+                Origin("https", origin.host, origin.port), partial(tls_context, self.tls)
+            )
         return self._use_tls[origin]
 
     def release(self, connection: Connection, *, reusable: bool) -> None:

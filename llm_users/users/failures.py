@@ -21,13 +21,15 @@ from llm_users.transport.errors import TransportError
 from llm_users.transport.pool import remedy_for
 from llm_users.transport.sse import EventTooLong
 from llm_users.users.bad_events import MalformedEvent, StreamFailure, WebPage, failure_from, has_message, words_of_page
-from llm_users.users.base_url import with_tls, with_version
+from llm_users.users.url_advice import with_tls, with_version
 
 MESSAGE_CHARACTERS = 500
 """Longer messages are cut, because some servers send a whole HTML page."""
 
 EXCERPT_CHARACTERS = 200
 """Length of the excerpt of a checked answer."""
+
+MODEL_ADVICE = "check that --llm-model matches a name that the server lists under /models"
 
 _FORMULA_STARTS = "=+-@ \t\r\n"
 
@@ -60,6 +62,12 @@ def failure_of(error: BaseException, base_url: str, key_variable: str = "OPENAI_
     # Locust writes the code at the start of CSV lines, where a provider's code must not become a formula.
     shown = redact_start(code, CODE_CHARACTERS).lstrip(_FORMULA_STARTS) or "error"
     return shown, redact_start(message, MESSAGE_CHARACTERS)
+
+
+def with_model_advice(message: str, advice: str) -> str:
+    """Return the message of a refusal with what is known about the model, instead of the general advice."""
+    advised = message.replace(MODEL_ADVICE, advice) if MODEL_ADVICE in message else f"{message} ({advice})"
+    return redact_start(advised, MESSAGE_CHARACTERS)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -158,7 +166,7 @@ def _status_advice(status: int, message: str, path: str, base_url: str, key_vari
     if (url := with_tls(base_url, status, message)) is not None:
         return f"the server uses TLS on this port: write --host {url}"
     if status == 404 and "model" in message.lower():
-        return "check that --llm-model matches a name that the server lists under /models"
+        return MODEL_ADVICE
     if status in (404, 405):
         if (url := with_version(base_url)) is not None:
             return f"the server has no {path}; the base URL of most servers ends with /v1: write --host {url}"

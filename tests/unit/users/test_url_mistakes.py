@@ -12,7 +12,7 @@ import trustme
 
 from llm_users.simulator.launch import Simulator, launch
 from llm_users.transport import endpoint
-from llm_users.users.base_url import with_version
+from llm_users.users.url_advice import with_version
 from tests.stream_bytes import LENGTH, head, reply
 from tests.unit.users.rig import Rig
 from tests.wire_server import CLOSE, Wire, send
