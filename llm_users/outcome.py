@@ -20,6 +20,9 @@ CANCELLED = "cancelled"
 OVERFLOW = "overflow"
 """Value of ``error_code``: the request exceeded ``--llm-max-in-flight``, so it was never sent."""
 
+NOT_CONNECTED = "connect"
+"""Value of ``error_code``: no connection to the endpoint was possible."""
+
 CLIENT_LIMIT = "client_limit"
 """Value of ``error_code``: this machine had no file descriptor, port or memory for another connection."""
 

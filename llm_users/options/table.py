@@ -388,6 +388,10 @@ class Options:
         "End the sweep when more than this fraction fails",
         details="The fraction is that of the requests of one stage",
     )
+    keep_going: bool = JUDGE.switch(
+        "Continue if the first requests all fail with 400, 401, 403, 404 or without a connection. Default: the run "
+        "ends with exit code 2"
+    )
     slo: str | None = JUDGE.option(
         str,
         "EXPR",

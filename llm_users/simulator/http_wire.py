@@ -12,6 +12,7 @@ from http import HTTPStatus
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
+_TLS_HANDSHAKE = b"\x16\x03"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _HEAD, _FIXED, _SIZE, _DATA, _TRAILER = range(5)
@@ -113,6 +114,8 @@ class RequestReader:
     def _take_head(self) -> bool:
         while self._buffer.startswith(b"\r\n"):  # RFC 9112 2.2: ignore empty lines before a request
             del self._buffer[:2]
+        if self._buffer.startswith(_TLS_HANDSHAKE):
+            raise BadRequest(400, "this port does not use TLS; write http:// in the URL")
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES)
         if end < 0:
             if len(self._buffer) >= MAX_HEAD_BYTES:

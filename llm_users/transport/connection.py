@@ -241,6 +241,10 @@ class PlainConnection(Connection):
             watcher.stop()
 
 
+class HandshakeCut(ConnectionResetError):
+    """The peer closed the connection during the TLS handshake, as servers without TLS do."""
+
+
 class TlsConnection(Connection):
     """TLS over another connection, which may use TLS itself. Call ``handshake`` first."""
 
@@ -261,7 +265,7 @@ class TlsConnection(Connection):
             except ssl.SSLWantReadError:
                 self._flush()
                 if not self._feed().data:
-                    raise ConnectionResetError(errno.ECONNRESET, "closed during the TLS handshake") from None
+                    raise HandshakeCut(errno.ECONNRESET, "closed during the TLS handshake") from None
             else:
                 self._flush()
                 return

@@ -31,20 +31,32 @@ def clean_url(url: str) -> str:
     return clean
 
 
+_API_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/embeddings", "/models")
+"""Paths that are part of a request and not of a base URL."""
+
+_FORM = "write for example https://HOST/v1"
+
+
 def check_url(url: str) -> str | None:
-    """Return what is wrong with a base URL as text; None if the URL is valid."""
+    """Return what is wrong with a base URL, and what to write instead; None if the URL is valid."""
     try:
         parts = urlsplit(url)
     except ValueError as error:  # a bracket that is not closed, for example
-        return f"it is not a URL ({error})"
+        return f"it is not a URL ({error}); {_FORM}"
+    if "://" not in url:
+        return f"it must start with http:// or https://; write http://{url}"
     if parts.scheme not in ("http", "https"):
-        return "it must start with http:// or https://"
+        return f"it must start with http:// or https://; {_FORM}"
     try:
         port = parts.port
     except ValueError:
-        return "its port is not a number from 1 to 65535"
+        return f"its port is not a number from 1 to 65535; {_FORM}"
     if not parts.hostname or port == 0:
-        return "it has no host"
+        return f"it has no host; {_FORM}"
+    path = parts.path.rstrip("/")
+    if (api_path := next(filter(path.endswith, _API_PATHS), None)) is not None:
+        base_url = urlunsplit((parts.scheme, parts.netloc, path.removesuffix(api_path), parts.query, parts.fragment))
+        return f"it ends with {api_path}, which requests add to the base URL; write {base_url}"
     return None
 
 

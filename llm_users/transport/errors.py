@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from llm_users.outcome import CLIENT_LIMIT
+from llm_users.outcome import CLIENT_LIMIT, NOT_CONNECTED
 
 
 class TransportError(Exception):
@@ -17,7 +17,7 @@ class TransportError(Exception):
 class ConnectFailed(TransportError):
     """The connection failed: DNS, refused, unreachable, handshake, or connect timeout."""
 
-    code = "connect"
+    code = NOT_CONNECTED
 
 
 class ClientLimitReached(ConnectFailed):

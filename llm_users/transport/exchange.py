@@ -25,7 +25,14 @@ from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from llm_users.transport import clock
 from llm_users.transport.connection import DEFAULT_PORTS, EMPTY_LINE, Connection, Origin
-from llm_users.transport.errors import BadResponse, ConnectionLost, ResponseCut, TransportError, UnaskedBytes
+from llm_users.transport.errors import (
+    BadResponse,
+    ConnectFailed,
+    ConnectionLost,
+    ResponseCut,
+    TransportError,
+    UnaskedBytes,
+)
 from llm_users.transport.pool import Pool
 
 MAX_ERROR_BYTES = 1024 * 1024
@@ -33,6 +40,9 @@ MAX_ERROR_BYTES = 1024 * 1024
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """Limit on a body that is read as a whole, such as a list of models."""
+
+_TLS_ALERT = b"\x15\x03"
+"""The first bytes of an alert: a server that expects TLS may send one in response to a request without TLS."""
 
 MAX_HEADER_BYTES = 256 * 1024
 """Limit on the headers of a response. A normal server sends less than a hundredth of it."""
@@ -129,6 +139,8 @@ class ResponseParser(HTTPResponseParser):
                 return
             if not data:
                 raise ResponseCut("the connection was closed before the response was complete") from None
+            if data.startswith(_TLS_ALERT):
+                raise ConnectFailed("the server uses TLS on this port: write https:// in the base URL") from None
             text = error.args[0] if error.args else error  # without llhttp's number
             raise BadResponse(f"the server's response is not HTTP/1.1: {text}") from None
         if not self.headers_complete:
@@ -346,6 +358,8 @@ class Exchange:
             # Servers close idle connections at any time, some although they advertise keep-alive (llama.cpp), some
             # with a final 408 that must not be mistaken for the response to this request.
             unasked = isinstance(error, UnaskedBytes)
+            if self.reads == self._reads_before and self.pool.uses_tls(origin):
+                raise ConnectFailed(f"{origin} uses TLS: write https://{origin.authority} in the base URL") from error
             if not self.connection.used or (self.reads > self._reads_before and not unasked):
                 raise
             resend_within_ns = max(int(RESEND_WITHIN_S * 1e9), 2 * self.connection.connect_ns)
@@ -510,6 +524,7 @@ class Exchange:
             self.wait()
         if self.failure is not None and not (response.headers_complete and self._ends):
             raise self.failure
+        self.pool.answered.add(connection.origin)
         return response
 
     def _begin_attempt(self) -> None:

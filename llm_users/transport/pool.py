@@ -24,7 +24,7 @@ from gevent.queue import Empty, Queue
 from gevent.socket import getaddrinfo
 
 from llm_users.transport.clock import now_ns
-from llm_users.transport.connection import Connection, Origin, PlainConnection, TlsConnection
+from llm_users.transport.connection import Connection, HandshakeCut, Origin, PlainConnection, TlsConnection
 from llm_users.transport.errors import ClientLimitReached, ConnectFailed
 from llm_users.transport.proxies import Proxies, Proxy
 from llm_users.transport.tls import TlsSettings, tls_context
@@ -37,6 +37,9 @@ except ImportError:  # Windows
 
 CONNECT_TIMEOUT_S = 10.0
 _VERIFYING = TlsSettings()
+
+_TLS_PROBE_S = 1.0
+"""Timeout of the attempt to use TLS. A server without TLS may wait for the rest of the handshake."""
 
 STAGGER_S = 0.25
 """Delay before the next address is tried in parallel with the earlier ones (RFC 8305, section 8)."""
@@ -67,6 +70,9 @@ class Pool:
         self.tls = tls
         self.proxies = Proxies() if proxies is None else proxies
         self.opened = 0
+        self.answered: set[Origin] = set()
+        """The origins that have sent a response."""
+        self._use_tls: dict[Origin, bool] = {}
         self._closed = False
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
 
@@ -84,6 +90,20 @@ class Pool:
         self.opened += 1
         connection.connect_ns = now_ns() - started_ns
         return connection, connection.connect_ns
+
+    def uses_tls(self, origin: Origin) -> bool:
+        """Return whether a server that closes plain connections without an answer accepts TLS on the same port.
+
+        Each origin is tried once per pool, and only if it has never sent a response.
+        """
+        if origin.scheme != "http" or origin in self.answered or self.proxies.of(origin) is not None:
+            return False
+        if origin not in self._use_tls:
+            self._use_tls[origin] = False  # other requests do not wait for the result
+            self._use_tls[origin] = _accepts_tls(
+                Origin("https", origin.host, origin.port), partial(tls_context, self.tls)
+            )
+        return self._use_tls[origin]
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Keep a connection for the next request, or close it if it cannot carry another one."""
@@ -126,7 +146,16 @@ def connect(origin: Origin, context: Context, timeout_s: float, proxy: Proxy | N
             raise ClientLimitReached(
                 f"this machine could not open a connection to {where}: {reason}. {remedy}"
             ) from error
-        raise ConnectFailed(f"cannot connect to {where}: {_describe(error, proxy)}") from error
+        raise ConnectFailed(f"cannot connect to {where}: {_describe(error, origin, proxy)}") from error
+
+
+def _accepts_tls(origin: Origin, context: Context) -> bool:
+    """Return whether the server answers a TLS handshake, also with a certificate that cannot be verified."""
+    try:
+        connect(origin, context, _TLS_PROBE_S).close()
+    except ConnectFailed as failure:
+        return isinstance(failure.__cause__, ssl.SSLCertVerificationError)
+    return True
 
 
 # By OpenSSL's X509_V_ERR_ code: not yet valid and expired; another host name and another address.
@@ -137,15 +166,17 @@ _CERT_ADVICE = {
 _OTHER_CERT_ADVICE = "If the server uses a private CA, set SSL_CERT_FILE to the CA's PEM file."
 
 
-def _describe(error: Exception, proxy: Proxy | None) -> str:
+def _describe(error: Exception, origin: Origin, proxy: Proxy | None) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
         advice = (
             "The server ended the TLS handshake. If it requires a client certificate, set --llm-client-cert or "
             "SSL_CLIENT_CERT"
         )
-    elif isinstance(error, ssl.SSLError):
-        advice = "Check that the server uses TLS on this port. Without TLS, the URL begins with http://"
+    elif isinstance(error, ssl.SSLError) or (origin.scheme == "https" and isinstance(error, HandshakeCut)):
+        advice = (
+            f"Check that the server uses TLS on this port. Without TLS, the URL begins with http://{origin.authority}"
+        )
     elif isinstance(error, (FileNotFoundError, _ProxyRefused)):
         advice = ""  # the reason names the setting
     elif proxy is not None:
@@ -179,7 +210,10 @@ def _connect(origin: Origin, context: Context, proxy: Proxy | None) -> Connectio
 def _with_tls(carrier: Connection, origin: Origin, context: ssl.SSLContext | None) -> TlsConnection:
     assert context is not None
     connection = TlsConnection(carrier, origin, context)
-    connection.handshake()
+    try:
+        connection.handshake()
+    except TimeoutError:
+        raise HandshakeCut(errno.ETIMEDOUT, "the server did not answer the TLS handshake") from None
     return connection
 
 

@@ -65,6 +65,10 @@ class MalformedEvent(BadResponse):
     """An event that is not valid JSON or has the wrong JSON type."""
 
 
+class WebPage(BadResponse):
+    """A page of HTML instead of an answer of the API: the base URL may be that of a web site."""
+
+
 def failure_from(error: Any) -> StreamFailure:
     """Return the code and message of an error in any of the shapes that servers send."""
     if isinstance(error, list):

@@ -14,19 +14,22 @@ import gevent
 import httpx2
 from locust.exception import StopUser
 
-from llm_users.outcome import ABORTED, CLIENT_LIMIT, OWN_CODES
+from llm_users.outcome import ABORTED, CLIENT_LIMIT, NOT_CONNECTED, OWN_CODES
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact, redact_start
 from llm_users.transport.errors import TransportError
 from llm_users.transport.pool import remedy_for
 from llm_users.transport.sse import EventTooLong
-from llm_users.users.bad_events import MalformedEvent, StreamFailure, failure_from, has_message, words_of_page
+from llm_users.users.bad_events import MalformedEvent, StreamFailure, WebPage, failure_from, has_message, words_of_page
+from llm_users.users.url_advice import with_tls, with_version
 
 MESSAGE_CHARACTERS = 500
 """Longer messages are cut, because some servers send a whole HTML page."""
 
 EXCERPT_CHARACTERS = 200
 """Length of the excerpt of a checked answer."""
+
+MODEL_ADVICE = "check that --llm-model matches a name that the server lists under /models"
 
 _FORMULA_STARTS = "=+-@ \t\r\n"
 
@@ -38,7 +41,7 @@ VALUE_CHARACTERS = 200
 
 
 _SDK_CODES = (
-    ((httpx2.ConnectError, httpx2.ConnectTimeout), "connect"),
+    ((httpx2.ConnectError, httpx2.ConnectTimeout), NOT_CONNECTED),
     ((httpx2.TimeoutException,), "timeout"),
     ((httpx2.TransportError,), "reset"),
 )
@@ -59,6 +62,12 @@ def failure_of(error: BaseException, base_url: str, key_variable: str = "OPENAI_
     # Locust writes the code at the start of CSV lines, where a provider's code must not become a formula.
     shown = redact_start(code, CODE_CHARACTERS).lstrip(_FORMULA_STARTS) or "error"
     return shown, redact_start(message, MESSAGE_CHARACTERS)
+
+
+def with_model_advice(message: str, advice: str) -> str:
+    """Return the message of a refusal with what is known about the model, instead of the general advice."""
+    advised = message.replace(MODEL_ADVICE, advice) if MODEL_ADVICE in message else f"{message} ({advice})"
+    return redact_start(advised, MESSAGE_CHARACTERS)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -107,7 +116,9 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
         code = f"server_{error.code}" if error.code in OWN_CODES else error.code
         return code, f"the server reported an error inside the stream: {error.message}"
     if isinstance(error, TransportError):
-        return error.code, str(error)
+        url = with_version(base_url) if isinstance(error, WebPage) else None
+        advice = f" (the base URL of most servers ends with /v1: write --host {url})" if url else ""
+        return error.code, f"{error}{advice}"
     if isinstance(error, RecursionError):
         return "malformed", "the server sent JSON that is nested too deeply"
     if isinstance(error, (MalformedEvent, EventTooLong)):
@@ -142,18 +153,25 @@ def _causes(error: BaseException, *, with_contexts: bool = False) -> Iterator[Ba
 def _status_message(response: httpx2.Response, base_url: str, key_variable: str) -> str:
     status = response.status_code
     message = _body_message(response) or response.reason_phrase or f"HTTP {status}"
-    path = response.request.url.path
+    advice = _status_advice(status, message, response.request.url.path, base_url, key_variable)
+    return f"{message} ({advice})" if advice else message
+
+
+def _status_advice(status: int, message: str, path: str, base_url: str, key_variable: str) -> str | None:
+    """Return what to do about an error response, or None."""
     if status == 401:
-        return f"{message} (the server refused the key, or the key is missing: set {key_variable})"
+        return f"the server refused the key, or the key is missing: set {key_variable}"
     if status == 529:  # specific to Anthropic
-        return f"{message} (the service is overloaded for all users; a limit of this account would be a 429)"
+        return "the service is overloaded for all users; a limit of this account would be a 429"
+    if (url := with_tls(base_url, status, message)) is not None:
+        return f"the server uses TLS on this port: write --host {url}"
     if status == 404 and "model" in message.lower():
-        return f"{message} (check that --llm-model matches a name that the server lists under /models)"
-    if status == 404 and not base_url.rstrip("/").endswith(("/v1", "/v1beta/openai", "/openai")):
-        return f"{message} (the server has no {path}; check whether the base URL must end with /v1)"
-    if status == 404:
-        return f"{message} (check that the server supports {path}, and that --llm-model matches a name in /models)"
-    return message
+        return MODEL_ADVICE
+    if status in (404, 405):
+        if (url := with_version(base_url)) is not None:
+            return f"the server has no {path}; the base URL of most servers ends with /v1: write --host {url}"
+        return f"check that the server supports {path}, and that --llm-model matches a name in /models"
+    return None
 
 
 def _body_message(response: httpx2.Response) -> str:

@@ -194,6 +194,11 @@ class LLMUser(User):
         """Prepare the process for a run, before any user exists: create clients, load what is slow."""
 
     @classmethod
+    def listed_models(cls, run_context: RunContext, host: str) -> list[str]:  # noqa: ARG003 - for subclasses
+        """Return the models that the server lists, for a run without ``--llm-model``. Here: none."""
+        return []
+
+    @classmethod
     def needs_host(cls) -> bool:
         """Return whether the run must have a host. False for an API that knows its own endpoint."""
         return not cls.host

@@ -35,7 +35,7 @@ from llm_users.users.buffering import mark_buffered, mark_held_back, may_be_held
 from llm_users.users.cancellation import cancellation
 from llm_users.users.chunks import AnswerTooLong, Bounds, Chunks, time_chunks
 from llm_users.users.deadline import Deadline
-from llm_users.users.failures import RequestFailed, excerpt, redact_fields, shows_no_secret
+from llm_users.users.failures import RequestFailed, excerpt, redact_fields, shows_no_secret, with_model_advice
 from llm_users.users.response_stream import ResponseStream
 from llm_users.users.token_counts import doubt_usage
 from llm_users.users.token_time import time_per_output_token
@@ -455,9 +455,25 @@ class Request:
             record.http_status, record.response_id = self._user.refusal_of(error)
         if error is not None:
             record.error_code, record.error_message = self._user.failure_of(error)
+            self._advise_about_model()
             if record.error_code == CLIENT_LIMIT:
                 self._run_context.note(f"requests failed with client_limit: {record.error_message}".rstrip("."))
         return error is not None
+
+    def _advise_about_model(self) -> None:
+        """Compare the model with the list of the server if the server may have refused the model."""
+        record, user = self.record, self._user
+        message = record.error_message or ""
+        if record.http_status not in (400, 404) or "model" not in message.lower():
+            return
+        list_models = partial(user.listed_models, self._run_context, user.host)
+        try:
+            advice = self._run_context.model_names.advice(record.model, user.host, list_models)
+        except GreenletExit as killed:  # its row is written first
+            self._interruption = killed
+            return
+        if advice is not None:
+            record.error_message = with_model_advice(message, advice)
 
     def _count_missing_tokens(self, text: str) -> None:
         """Count the tokens locally that the server did not count."""

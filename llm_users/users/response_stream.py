@@ -17,7 +17,15 @@ from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.exchange import Arrivals
 from llm_users.transport.httpx import Head
 from llm_users.transport.sse import SseDecoder, is_html
-from llm_users.users.bad_events import DONE, MalformedEvent, error_in, finish_failure, json_or_text, words_of_page
+from llm_users.users.bad_events import (
+    DONE,
+    MalformedEvent,
+    WebPage,
+    error_in,
+    finish_failure,
+    json_or_text,
+    words_of_page,
+)
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
@@ -253,7 +261,7 @@ class _AnswerDecoder(SseDecoder):
         if body.startswith(b"<"):
             if at_end or len(body) > _PAGE_BYTES:
                 kind = "HTML" if is_html(self.document) or b"<body" in self.document.lower() else "XML or HTML"
-                raise BadResponse(
+                raise WebPage(
                     f"the server answered with a page of {kind}; check that the base URL is the URL of the API. Its "
                     f"text: {excerpt(' '.join(words_of_page(_text(self.document)).split()))}"
                 )

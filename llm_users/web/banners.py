@@ -111,12 +111,13 @@ def _stage_banners(stages: Sequence[StageRecord]) -> list[tuple[str, str]]:
 
 
 def _level(note: str, notes: Sequence[str]) -> str:
-    """Return the level of a note: "bad" for a worker that was lost and did not come back, "info" without a need to act.
-
-    All other notes are warnings.
+    """Return the level of a note: "bad" for an early end of the run and for a worker that was lost and did not come
+    back, "info" without a need to act, else "warn".
     """
     if _INFORMATION.match(note):
         return "info"
+    if note.startswith("the run was ended: "):
+        return "bad"
     lost = _LOST.match(note)
     if lost is None or any(other.startswith(f"{lost[1]} was back") for other in notes):
         return "warn"

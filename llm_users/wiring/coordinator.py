@@ -62,6 +62,12 @@ def _refuse(error: Exception, parsed: Any) -> NoReturn:
     sys.exit(REFUSED)
 
 
+def _check_url(name: str, url: str | None) -> None:
+    """Check a base URL, which an option or a class has under this name. Raises ``OptionError``."""
+    if url and (problem := endpoint.check_url(url)):
+        raise OptionError(redact(f"{name} {url}: {problem}"))
+
+
 def steadiness_of(starts: array[float], ends: array[float], measured: array[int], is_open: bool) -> str:
     """Return ``steady``, ``unsteady`` or "" (unknown). The first call after a stage with enough requests loads numpy.
 
@@ -267,6 +273,8 @@ class CoordinatorRole:
             if writer.book.started and html:
                 run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
             run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
+            if (problem := self.coordinator.unusable) is not None:
+                print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
             print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
             if writer.book.started and not options.report:
                 command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
@@ -312,7 +320,7 @@ class CoordinatorRole:
 
     def _verdict(self) -> int:
         coordinator = self.coordinator
-        if coordinator.refused:
+        if coordinator.refused or coordinator.unusable:
             return REFUSED
         writer = coordinator.writer
         if writer is None and not getattr(self.environment.parsed_options, "headless", False):
@@ -440,14 +448,16 @@ class CoordinatorRole:
         Bedrock's users and targets may not need one.
         """
         classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
+        for user_class in classes:
+            _check_url(f"{user_class.__name__}.host", user_class.host)
+        for target in self._options.targets:
+            _check_url("--llm-targets", target.url)
         hostless = [c for c in classes if c.needs_host()]
         variables = {c.host_variable: None for c in hostless or classes} or {"OPENAI_BASE_URL": None}
         named = next(filter(None, (os.environ.get(variable) for variable in variables)), None)
         host = self.environment.host or named
         if host:
-            problem = endpoint.check_url(host)
-            if problem:
-                raise OptionError(f"--host {redact(host)}: {problem}; write for example https://HOST/v1")
+            _check_url("--host", host)
             self._set_host(host)
         elif not all_named and self.environment.web_ui is None:  # the web form can give the host
             self._refuse_without_host()

@@ -20,6 +20,8 @@ from msgspec.structs import replace
 from llm_users.collect.stage_stats import progress
 from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
+from llm_users.load.coordinator.failure_log import FailureLog
+from llm_users.load.coordinator.first_answers import FirstAnswers
 from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
 from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
@@ -89,6 +91,8 @@ class Coordinator:
         self.writer: RunWriter | None = None
         self.active = False
         self.refused: str | None = None
+        self.unusable: str | None = None
+        """Why the endpoint cannot be used: all requests of the run failed, and the same requests would fail again."""
         self.ended_by_itself = False
         self._row_listeners: list[Callable[[RequestRecord], None]] = []
         self._notes_for_next: list[str] = []
@@ -98,6 +102,8 @@ class Coordinator:
         # The run.
         self._current_pool: WorkerPool | None = None
         self._budget = Budget(self.options)
+        self._first_answers = FirstAnswers()
+        self._failure_log = FailureLog()
         self._sequence: StageSequence = FixedStages(())
         self._deadline: float | None = None
         self._ending: str | None = None
@@ -157,7 +163,8 @@ class Coordinator:
             return
         self.active = True
         self.ended_by_itself = self._others_said = False
-        self._ending = self._alone_since = self._earlier = None
+        self.unusable = self._ending = self._alone_since = self._earlier = None
+        self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
@@ -310,6 +317,7 @@ class Coordinator:
         else:
             pool.recover()
         self._closed_stage, self._plan = 0, _NO_STAGE
+        self._judge_failures()
         pool.settle(self.refused)
         self.active = self._finishing = False
         self._over.set()
@@ -453,7 +461,9 @@ class Coordinator:
         if totals.stage != plan.stage:
             return
         if totals.given_up:  # the worker could not connect even once
-            if all(other.gave_up for other in self.workers.present if other.assignment.admitted):
+            if self.unusable is not None:
+                pass  # the run ends, and the reason is in the log
+            elif all(other.gave_up for other in self.workers.present if other.assignment.admitted):
                 logger.error(
                     "stage %d ended: its first requests all failed to connect. %s", plan.stage, totals.given_up
                 )
@@ -570,8 +580,12 @@ class Coordinator:
         self._pool.admit_row(record)
 
     def after_row(self, record: RequestRecord) -> None:
-        """Process a row: the budget decides whether the run continues, the stage sequence whether the stage does."""
+        """Process a row. The first answers and the budget decide whether the run continues, the stage sequence whether
+        the stage does.
+        """
         self._budget.add(record)
+        self._failure_log.add(record)
+        self._first_answers.add(record)
         failed = self._sequence.seen(record)
         for listener in self._row_listeners:
             listener(record)
@@ -580,12 +594,34 @@ class Coordinator:
             return
         if self._measuring_since is None and record.measured and record.stage == plan.stage:
             self._measuring_since = time.monotonic() - (record.end_to_end_latency_s or 0.0)
-        if why := self._budget.why_stop(plan.max_in_flight or plan.users):
+        if not self.options.keep_going and (problem := self._first_answers.problem(self._ranks_with_users)):
+            self._end_for_endpoint(problem)
+            self._end_last_stage()
+        elif why := self._budget.why_stop(plan.max_in_flight or plan.users):
             self._end_for_budget(why)
-            self._end_stage()
+            self._end_last_stage()
         elif failed and plan.stage == record.stage != self._closed_stage and not self._stage_ended:
             logger.info("stage %d ends early: %s", record.stage, failed)
             self._end_stage()
+
+    def _ranks_with_users(self) -> list[int]:
+        present = self.workers.present
+        return [worker.rank for worker in present if worker.assignment.admitted and worker.assignment.users]
+
+    def _end_for_endpoint(self, problem: str) -> None:
+        self._ending, self.unusable = "the endpoint", problem
+        logger.error("the run ends: %s", problem)
+        self._pool.writer.note(f"the run was ended: {problem}")
+
+    def _judge_failures(self) -> None:
+        """Log the number of failures, or that the endpoint cannot be used, if the run was too short to end early."""
+        problem = self._first_answers.verdict()
+        if problem is not None and self.unusable is None and not self.options.keep_going:
+            self.unusable = problem
+            logger.error("%s", problem)
+            self._pool.writer.note(problem)
+        if self.unusable is None:
+            self._failure_log.end()
 
     def _end_for_budget(self, why: str) -> None:
         self._ending = "the budget"
@@ -803,9 +839,17 @@ class Coordinator:
         if not self.workers.all_done:
             return
         self._change.set()
-        if self._plan.free and not self._finishing:
+        self._stop_free_run()
+
+    def _stop_free_run(self) -> None:
+        if self._plan.free and not self._finishing and not self.ended_by_itself:
             self.ended_by_itself = True
             gevent.spawn(self._stop_run)
+
+    def _end_last_stage(self) -> None:
+        """End the present stage and with it the run. In a sweep, ``tick`` ends the run."""
+        self._end_stage()
+        self._stop_free_run()  # do not wait for users that Locust is still starting
 
     def _end_stage(self) -> None:
         self._stage_ended = True

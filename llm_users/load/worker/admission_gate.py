@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Phase, StagePlan, StageTotals
 from llm_users.load.worker.permits import MOST_FAILED_TASKS, Permit, UserPresence, UserState
 from llm_users.load.worker.stage_measurement import Measurement
-from llm_users.outcome import CLIENT_LIMIT
+from llm_users.outcome import CLIENT_LIMIT, NOT_CONNECTED
 from llm_users.quantile import DurationHistogram
 from llm_users.record import StageLoad
 
@@ -32,7 +32,7 @@ BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 2.0
 GIVE_UP_AFTER = 20
 """A process ends its part of the stage after this many failed connections if it has never connected in the stage."""
 
-_NOT_CONNECTED = ("connect", CLIENT_LIMIT)
+_NOT_CONNECTED = (NOT_CONNECTED, CLIENT_LIMIT)
 
 
 @dataclass

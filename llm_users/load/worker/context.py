@@ -18,9 +18,10 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from llm_users import secrets
+from llm_users.collect.error_kinds import ErrorKinds
 from llm_users.load.worker.admission_gate import AdmissionGate
-from llm_users.load.worker.error_kinds import ErrorKinds
 from llm_users.load.worker.live_metrics import LiveReporter
+from llm_users.load.worker.model_names import ModelNames
 from llm_users.load.worker.open_loop import OpenLoop
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue
 from llm_users.load.worker.round_robin import RoundRobin
@@ -76,6 +77,7 @@ class RunContext:
     open_loop: OpenLoop | None = None
     """Set if arrivals determine when requests start."""
     error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
+    model_names: ModelNames = field(default_factory=ModelNames)
     long_answers: Semaphore = field(default_factory=Semaphore)
     """Lets one thread at a time compute the row of a long answer: several would keep the interpreter from the loop."""
     callers: set[Any] = field(default_factory=set)

@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore import exceptions as boto
 
+from llm_users.outcome import NOT_CONNECTED
 from llm_users.transport.errors import TransportError
 from llm_users.transport.eventstream import BadEventStream
 from llm_users.users.bad_events import StreamFailure
@@ -42,9 +43,9 @@ def bedrock_failure_of(error: BaseException, endpoint_url: str) -> tuple[str, st
         # botocore's own errors, on its own path or before a request is sent.
         code, message = failure_of(error, endpoint_url)
         if isinstance(error, (boto.ConnectTimeoutError, boto.EndpointConnectionError, boto.ProxyConnectionError)):
-            return "connect", f"{message} Check the address, and that the region offers Bedrock."
+            return NOT_CONNECTED, f"{message} Check the address, and that the region offers Bedrock."
         if isinstance(error, boto.SSLError):
-            return "connect", f"{message} If the server uses a private CA, set AWS_CA_BUNDLE to the CA's PEM file."
+            return NOT_CONNECTED, f"{message} If the server uses a private CA, set AWS_CA_BUNDLE to the CA's PEM file."
         codes = {
             boto.ReadTimeoutError: "timeout",
             boto.ResponseStreamingError: "truncated",

@@ -72,7 +72,7 @@ class Rig:
 
         for name, value in (attributes or {}).items():
             setattr(Puppet, name, value)
-        options = {"llm_model": "tiny", "csv_prefix": str(folder / "run"), **options}
+        options = {"llm_model": "tiny", "llm_keep_going": True, "csv_prefix": str(folder / "run"), **options}
         host = options.pop("host", NOWHERE)
         self.environment = Environment(
             user_classes=[Puppet],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llm_users.load.worker.error_kinds import KIND_CHARACTERS, MOST_KINDS, OTHER, ErrorKinds, kind_of
+from llm_users.collect.error_kinds import KIND_CHARACTERS, MOST_KINDS, OTHER, ErrorKinds, kind_of
 from tests.stream_bytes import reply
 from tests.unit.users.rig import Rig
 from tests.wire_server import Wire

@@ -73,12 +73,6 @@ def test_an_error_of_any_shape_is_put_into_words(
     assert record.end_to_end_latency_s is not None
 
 
-def test_a_missing_v1_is_hinted_at(rig: Rig, wire: Wire) -> None:
-    record = rig.ask(wire.serve(reply("404 Not Found", {"detail": "Not Found"})).root).record
-    assert record.error_code == "404"
-    assert "must end with /v1" in (record.error_message or "")
-
-
 def test_a_long_error_page_is_cut(rig: Rig, wire: Wire) -> None:
     record = rig.ask(wire.serve(reply("500 Oops", "word " * 10_000)).url).record
     assert len(record.error_message or "") <= 500

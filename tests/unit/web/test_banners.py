@@ -44,6 +44,11 @@ def test_what_the_rows_have_in_them(row: RequestRecord, words: str) -> None:
     assert text.startswith(words)
 
 
+def test_the_early_end_of_a_run_is_the_first_banner() -> None:
+    ended = "the run was ended: the endpoint cannot be used: all 6 requests so far failed. 401: no key"
+    assert said(Writer("a note", ended)) == [("bad", f"T{ended[1:]}"), ("warn", "A note")]
+
+
 def test_a_client_that_is_strained_or_saturated_now_and_then() -> None:
     ((level, text),) = said(client=StageRecord(client_cpu_share_max=0.9, lag_p99_s=1.0))
     assert level == "bad"
