@@ -43,7 +43,7 @@ from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.load_search import SearchStages
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import Replay, check_input_files, checked, tokenizer_identity
-from llm_users.wiring.worker_views import WorkerViews, end_forked_workers
+from llm_users.wiring.worker_views import WorkerViews
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,9 @@ INTERRUPTED_GRACE_S = 10.0
 is short enough for a user to wait."""
 
 
-def _refuse(error: Exception, parsed: Any) -> NoReturn:
+def _refuse(error: Exception) -> NoReturn:
     """End the process before a run exists."""
     print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
-    end_forked_workers(parsed)
     sys.exit(REFUSED)
 
 
@@ -105,7 +104,7 @@ class CoordinatorRole:
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
         except (OptionError, OSError) as error:
-            _refuse(error, parsed)
+            _refuse(error)
         remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.worker_views: WorkerViews | None = None
