@@ -194,6 +194,8 @@ class Wiring:
             parsed = environment.parsed_options
             if getattr(parsed, "processes", None) and (parsed.headless or parsed.autostart):
                 await_forked_workers(runner)
+        if self.coordinating is not None:
+            self.coordinating.started()
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         role = self.coordinating

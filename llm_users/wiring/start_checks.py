@@ -1,4 +1,4 @@
-"""Checks of Locust's own options before Locust starts anything: ports of this machine, and the master of ``--processes``.
+"""Checks of Locust's own options before it starts anything: ports of this machine, and the master of ``--processes``.
 
 Without these checks, Locust prints a traceback if a port is not free. The workers of ``--processes``, which it starts
 before it opens the master's port, then stay alive and join the master that has the port.
@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import errno
 import os
+import signal
 import socket
 from functools import partial
 from typing import Any
@@ -42,10 +43,10 @@ class StartChecks:
 
     def __init__(self) -> None:
         self._done = False
-        self._end_workers = partial(end_forked_workers, os.getpid())
+        self._end_workers = partial(end_forked_workers, os.getpid(), signal.SIGTERM)
 
     def run(self, parsed: Any) -> None:
-        """Check parsed options, and connect the workers of ``--processes`` with their master. Raises ``OptionError``."""
+        """Check the ports, and connect the workers of ``--processes`` with their master. Raises ``OptionError``."""
         forks = bool(getattr(parsed, "processes", None)) and not parsed.worker
         if forks:
             parsed.master_host = _local_address(parsed.master_bind_host)
@@ -66,8 +67,8 @@ class StartChecks:
         atexit.unregister(self._end_workers)
 
 
-def end_forked_workers(master_pid: int) -> None:
-    """End the workers of ``--processes``, if the calling process is their master.
+def end_forked_workers(master_pid: int, number: signal.Signals) -> None:
+    """Send a signal to the workers of ``--processes``, if the calling process is their master.
 
     Locust does not end them: they would try for minutes to connect, block readers of their output, and join another
     master that uses the port later.
@@ -76,7 +77,7 @@ def end_forked_workers(master_pid: int) -> None:
         return
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
+            child.send_signal(number)
 
 
 _PAGE = ("--web-port", "--web-host", "Close the other program, choose another port with --web-port, or use --headless")
