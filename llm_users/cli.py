@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ logger = logging.getLogger(__name__)
 CALIBRATE = "calibrate"
 DEFAULT_SWEEP = "1,2,4,8"
 """The load of a headless run in which no source of options defines a load."""
+
+_UNUSABLE, _INTERRUPTED = 2, 130
+_LOCUSTS_UNUSABLE = (1, -1)
+"""Locust's exit codes for options and locustfiles that cannot be used."""
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
 """Keys are values of ``--llm-api``. All other APIs use ``sweep.py``, which supports all OpenAI APIs."""
@@ -68,6 +74,17 @@ def names_locustfile(arguments: list[str]) -> bool:
 
 
 def main() -> None:
+    """Run the command. Ctrl-C during the start, before Locust handles it, ends the process with one line."""
+    process = os.getpid()
+    try:
+        _run()
+    except KeyboardInterrupt:
+        if os.getpid() == process:  # the workers of --processes leave the line to their parent
+            print("llm-bench: interrupted before the run started", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> None:
     """Run Locust with the command line's arguments. Locust ends the process with its exit code."""
     if sys.argv[1:2] == [CALIBRATE]:
         from llm_users.calibration.command import main as calibrate
@@ -88,21 +105,55 @@ def main() -> None:
     packaged = not names_locustfile(sys.argv[1:])
     if packaged:
         sys.argv[1:1] = ["-f", str(locustfile(named_api(sys.argv[1:])))]
+    from gevent.hub import Hub
     from locust import events
     from locust.main import main as locust
 
     # Locust prints the help before it reads the locustfile, and the help must list the extension's options.
     import llm_users.extension  # noqa: F401
 
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)  # it is handled, and gevent would print it
+    start = _Start()
     events.init.add_listener(_end_start)
     events.init.add_listener(_print_no_tables_of_locust)
+    events.init.add_listener(start.on_init)
+    events.init_command_line_parser.add_listener(start.on_parser)
     events.init_command_line_parser.add_listener(_change_help)
     events.init_command_line_parser.add_listener(_bind_to_loopback)
     if packaged:  # a locustfile of the user may have its own load
         sweep = DefaultSweep()
         events.init_command_line_parser.add_listener(sweep.on_parser)
         events.init.add_listener(sweep.on_init)
-    locust()
+    start.run(locust)
+
+
+class _Start:
+    """Runs Locust. Until its ``init`` event, an error means that its options or the locustfile cannot be used."""
+
+    def __init__(self) -> None:
+        self._has_locustfile = self._is_over = False
+
+    def on_parser(self, **_kwargs: Any) -> None:
+        """Note that Locust parses its options, which it does after it has loaded the locustfile."""
+        self._has_locustfile = True
+
+    def on_init(self, **_kwargs: Any) -> None:
+        self._is_over = True
+
+    def run(self, locust: Callable[[], None]) -> None:
+        try:
+            locust()
+        except SystemExit as end:
+            if self._is_over or end.code not in _LOCUSTS_UNUSABLE:
+                raise
+            sys.exit(_UNUSABLE)  # Locust has printed why
+        except Exception as error:
+            if self._has_locustfile:
+                raise
+            from llm_users.wiring.locustfile_errors import describe
+
+            print(f"llm-bench: error: {describe(error)}", file=sys.stderr)
+            sys.exit(_UNUSABLE)
 
 
 def _end_start(**_kwargs: Any) -> None:

@@ -22,6 +22,7 @@ from llm_users import secrets
 from llm_users.collect.files import check_prefix, move_aside
 from llm_users.collect.prefix_lock import hold
 from llm_users.options import command_line
+from llm_users.options.parsers import OptionError
 from llm_users.run_files import LOCUST_SUFFIXES
 from llm_users.transport import endpoint
 from llm_users.wiring.coordinator import CoordinatorRole
@@ -29,6 +30,7 @@ from llm_users.wiring.locust_csv import tolerate_full_disk
 from llm_users.wiring.locust_delays import avoid_repeated_work, await_forked_workers, quit_when_workers_have_left
 from llm_users.wiring.preload import import_sdks, load_before_fork, load_for_users
 from llm_users.wiring.repeated_errors import RepeatedErrors
+from llm_users.wiring.start_checks import StartChecks, check_port_numbers
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
 from llm_users.wiring.worker import WorkerRole
 
@@ -51,8 +53,14 @@ def register(events: Any) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
+_start_checks = StartChecks()
+_WITHOUT_RUN = ("list_commands", "show_task_ratio", "show_task_ratio_json")
+"""Options with which Locust only prints something."""
+
+
 def _on_parser(parser: Any) -> None:
     command_line.add_options(parser)
+    check_port_numbers(parser)
     # Locust creates the folder of --csv and prints a traceback if it cannot, so check the folder first.
     for action in parser._actions:
         if action.dest == "csv_prefix":
@@ -60,17 +68,24 @@ def _on_parser(parser: Any) -> None:
     parse = parser.parse_args
 
     def parse_args(*args: Any, **kwargs: Any) -> Any:
-        """Reject unknown environment variables and a ``--csv`` prefix in use, and move files of an earlier run aside.
+        """Reject options that cannot be used, and move files of an earlier run with the ``--csv`` prefix aside.
 
-        Locust has no event between the parsing of its options and the moment when it truncates its own ``--csv`` files.
-        Only after the parsing are the options of all listeners known.
+        Locust has no event between the parsing of its options and the moment when it truncates its own ``--csv`` files
+        and forks workers. Only after the parsing are the options of all listeners known.
         """
         parsed = parse(*args, **kwargs)
         command_line.refuse_unknown_variables(parser)
+        runs = not any(getattr(parsed, name, None) for name in _WITHOUT_RUN)
+        if runs:
+            try:
+                if not parsed.worker:
+                    command_line.read_options(parsed)
+                _start_checks.run(parsed)
+            except OptionError as error:
+                parser.error(str(error))
         if getattr(parsed, "processes", None):
             load_before_fork(parsed)
-        runs = not any(getattr(parsed, name, None) for name in ("worker", "list_commands", "show_task_ratio"))
-        if runs and getattr(parsed, "csv_prefix", None):
+        if runs and not parsed.worker and parsed.csv_prefix:
             try:
                 lock = hold(parsed.csv_prefix)
                 if not lock.looked_for_locust:
@@ -179,6 +194,8 @@ class Wiring:
             parsed = environment.parsed_options
             if getattr(parsed, "processes", None) and (parsed.headless or parsed.autostart):
                 await_forked_workers(runner)
+        if self.coordinating is not None:
+            self.coordinating.started()
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         role = self.coordinating
@@ -196,6 +213,7 @@ class Wiring:
             self.loading.abort()
 
     def _on_quitting(self, **_kwargs: Any) -> None:
+        _start_checks.ends_in_order()
         self._repeated_errors.end()
         if self.coordinating is not None:
             self.coordinating.set_verdict()

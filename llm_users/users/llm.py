@@ -190,6 +190,14 @@ class LLMUser(User):
         """Import the SDK that requests need, in a process that sends requests, or before its workers are forked."""
 
     @classmethod
+    def key_problem(cls, host: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG003 - for subclasses
+        """Return what to set if requests to ``host`` require a key and the environment of this process has none.
+
+        ``headers`` are the headers of ``--llm-header-env``.
+        """
+        return None
+
+    @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
         """Prepare the process for a run, before any user exists: create clients, load what is slow."""
 

@@ -43,8 +43,9 @@ from llm_users.wiring import run_report
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.load_search import SearchStages
 from llm_users.wiring.repeated_texts import RepeatedTexts
-from llm_users.wiring.run_options import Replay, check_input_files, checked, tokenizer_identity
-from llm_users.wiring.worker_views import WorkerViews, end_forked_workers
+from llm_users.wiring.run_options import Replay, check_input_files, check_keys, checked, tokenizer_identity
+from llm_users.wiring.start_checks import end_forked_workers
+from llm_users.wiring.worker_views import WorkerViews
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,9 @@ is short enough for a user to wait."""
 def _refuse(error: Exception, parsed: Any) -> NoReturn:
     """End the process before a run exists."""
     print(f"locust-llm: {redact(str(error))}", file=sys.stderr)
-    end_forked_workers(parsed)
+    logging.getLogger("locust").setLevel(logging.ERROR)  # the reason is the last line
+    if getattr(parsed, "processes", None):
+        end_forked_workers(os.getpid(), signal.SIGKILL)  # they have started nothing, and would log how they end
     sys.exit(REFUSED)
 
 
@@ -113,6 +116,8 @@ class CoordinatorRole:
             self._read_files(options)
             self._start_simulator(options)
             self._check_host(all_named=bool(options.targets) and all(target.url for target in options.targets))
+            if self._starts_by_itself:
+                self._check_keys(options)
         except (OptionError, OSError) as error:
             _refuse(error, parsed)
         remember_named([options.extra_body, options.metadata])
@@ -139,6 +144,7 @@ class CoordinatorRole:
             )
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         self._install_shape(staged=options.staged)
+        self._is_starting = True
         self._interrupts = Interrupts(
             is_stopping=lambda: self.coordinator.finishing,
             cut=coordinator.abort,
@@ -150,6 +156,10 @@ class CoordinatorRole:
         self._tab: Any = None
         self._web_start: Any = None
         self.show_in_web()
+
+    def started(self) -> None:
+        """Note that the process has started everything and Locust begins to wait for a run, or runs it."""
+        self._is_starting = False
 
     @property
     def prefix(self) -> str:
@@ -182,6 +192,8 @@ class CoordinatorRole:
             options = self._options
             remember_named([options.extra_body, options.metadata])
             self._read_files(options)
+            if not self.withholds_keys:
+                self._check_keys(options)
         except OptionError as error:
             coordinator.refused = str(error)
             logger.error("the run is refused: %s", error)
@@ -221,7 +233,8 @@ class CoordinatorRole:
         if not self.coordinator.active:
             return
         by_shape = self.runner.shape_greenlet is not None and self.runner.shape_greenlet is gevent.getcurrent()
-        interrupted = not (self.coordinator.ended_by_itself or self._run_time_is_over() or by_shape)
+        ended_by_itself = self.coordinator.ended_by_itself or self.coordinator.refused is not None
+        interrupted = not (ended_by_itself or self._run_time_is_over() or by_shape)
         grace_s = self._stop_timeout
         if interrupted and not getattr(self.environment.parsed_options, "stop_timeout", 0):
             grace_s = min(grace_s, INTERRUPTED_GRACE_S)
@@ -255,6 +268,9 @@ class CoordinatorRole:
             self.runner.stop()  # on Ctrl-C, Locust has stopped nothing at this point
             self.finish()
         self._interrupts.run_is_over()
+        if self._refused_before_requests and self._is_headless:
+            self.close()
+            sys.exit(REFUSED)  # the reason is in the log, and Locust would print empty tables
         code = self._verdict() or self._judge() or self._judge_search()
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
@@ -275,10 +291,11 @@ class CoordinatorRole:
             run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
             if (problem := self.coordinator.unusable) is not None:
                 print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
-            print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
-            if writer.book.started and not options.report:
-                command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
-                print(f"Report with charts: {command}", file=sys.stderr)
+            if not self._refused_before_requests:
+                print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
+                if writer.book.started and not options.report:
+                    command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
+                    print(f"Report with charts: {command}", file=sys.stderr)
         if self._lock is not None:
             self._lock.release()
 
@@ -472,6 +489,12 @@ class CoordinatorRole:
                 "or --llm-simulator"
             )
 
+    def _check_keys(self, options: Options) -> None:
+        """Check the keys if this process or its forked workers send the requests. Raises ``OptionError``."""
+        environment = self.environment
+        if not isinstance(self.runner, MasterRunner) or getattr(environment.parsed_options, "processes", None):
+            check_keys(options, environment.user_classes, environment.host)
+
     def _give_up(self, why: str) -> None:
         """End a headless start that cannot succeed, while Locust waits for its workers."""
         self.coordinator.refused = why
@@ -505,19 +528,39 @@ class CoordinatorRole:
             environment.shape_class = self._own_shape
 
     def _tick(self) -> tuple[int, float] | None:
-        return self.coordinator.tick() if self.begin_run() else None
+        if self.begin_run():
+            return self.coordinator.tick()
+        self._quiet_locust()
+        return None
+
+    @property
+    def _is_headless(self) -> bool:
+        return bool(getattr(self.environment.parsed_options, "headless", False))
 
     @property
     def _starts_by_itself(self) -> bool:
         """Return whether the run starts without the start button."""
-        parsed = self.environment.parsed_options
-        return bool(getattr(parsed, "headless", False) or getattr(parsed, "autostart", False))
+        return self._is_headless or bool(getattr(self.environment.parsed_options, "autostart", False))
+
+    @property
+    def _refused_before_requests(self) -> bool:
+        writer = self.coordinator.writer
+        return self.coordinator.refused is not None and (writer is None or not writer.book.started)
+
+    def _quiet_locust(self) -> None:
+        """Log only Locust's errors after a refusal that ends the process, so that the reason is the last line."""
+        if self.coordinator.refused is not None and self._is_headless:
+            logging.getLogger("locust").setLevel(logging.ERROR)
 
     def _leave_waiting(self) -> bool:
-        """End a headless master that still waits for workers, because Locust cannot be interrupted there.
+        """End a process that still starts, or a headless master that waits for workers: Locust handles no Ctrl-C there.
 
         Return whether this was the case.
         """
+        if self._is_starting:
+            logger.error("nothing was measured: the process was ended while it started")
+            self.close()
+            return True
         parsed, runner = self.environment.parsed_options, self.runner
         if self.coordinator.writer is not None or not self._starts_by_itself or not isinstance(runner, MasterRunner):
             return False
@@ -602,6 +645,7 @@ class CoordinatorRole:
 
     def stop_run(self) -> None:
         """Stop the test, and also the process when it is headless."""
+        self._quiet_locust()
         if getattr(self.environment.parsed_options, "headless", True):
             self.runner.quit()
         else:

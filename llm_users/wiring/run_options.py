@@ -28,6 +28,7 @@ from llm_users.prompts import (
     read_items,
     read_scripts,
 )
+from llm_users.transport import endpoint
 
 
 def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Options:
@@ -47,6 +48,12 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
             f"an open loop (--llm-rate, --llm-trace) supports only LLM user classes, not {', '.join(others)}; remove "
             "other classes from the locustfile, or name the classes to run after Locust's options"
         )
+    empty = sorted(c.__name__ for c in user_classes if hasattr(c, "prepare_process") and not c.tasks)
+    if empty:
+        raise OptionError(
+            f"the locustfile has a user class without tasks ({', '.join(empty)}): add a method with the decorator "
+            "@task, for example one that calls self.chat(), or set abstract = True in a class that is only a base class"
+        )
     for flag, expression in (("--llm-slo", options.slo), ("--llm-find", options.find)):
         if expression is None:
             continue
@@ -57,6 +64,24 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
         except llm_reports.InputError as error:
             raise OptionError(f"{flag}: {error}") from None
     return options
+
+
+def check_keys(options: Options, user_classes: list[Any], host: str | None) -> None:
+    """Check that this process has the keys that the endpoints of a run require. Raises ``OptionError``."""
+    try:
+        headers = endpoint.headers_from_environment(options.header_env)
+        for user_class in user_classes:
+            if not hasattr(user_class, "key_problem"):
+                continue
+            targets = options.targets if user_class.model is None else ()
+            own = user_class.host or host
+            for url in [target.url or own for target in targets] or [own]:
+                if url and (problem := user_class.key_problem(endpoint.clean_url(url), headers)):
+                    raise OptionError(problem)
+    except OptionError:
+        raise
+    except ValueError as error:
+        raise OptionError(str(error)) from None
 
 
 def tokenizer_identity(options: Options) -> dict[str, str]:

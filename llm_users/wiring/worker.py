@@ -72,8 +72,9 @@ class WorkerRole:
             self._master = _MasterConnection(environment, self._inbox, watches_parent=self._shares_interrupts)
             keep, flush = self._master.sender.add, self._master.flush
             if environment.locustfile and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-                # The terminal is gone: end in an orderly way, as on SIGTERM.
-                gevent.signal_handler(signal.SIGHUP, self._on_hangup)
+                gevent.signal_handler(signal.SIGHUP, self._on_interrupt)  # the terminal is gone
+            if self._shares_interrupts and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                gevent.signal_handler(signal.SIGINT, self._on_interrupt)
         self.process = process = WorkerProcess(
             environment,
             self._send,
@@ -127,8 +128,10 @@ class WorkerRole:
         listener = self._inbox.listener(message_type, on_message)
         self._runner.register_message(message_type.kind, listener, concurrent=concurrent)
 
-    def _on_hangup(self) -> None:
-        """End the process. With ``--processes`` the master also gets SIGHUP and decides about requests in flight."""
+    def _on_interrupt(self) -> None:
+        """End the process in an orderly way. With ``--processes`` the master also gets the signal, and during a run it
+        decides about requests in flight.
+        """
         if not (self._shares_interrupts and self.process.running):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -136,8 +139,6 @@ class WorkerRole:
         again = self.process.running and message.run == self.process.run_id
         if self._master is not None and not again:
             self._master.on_run(message)
-        if self._shares_interrupts:
-            signal.signal(signal.SIGINT, lambda *_: None)
         self.process.on_run(message)
 
     def _on_spawning_complete(self, **_kwargs: Any) -> None:
@@ -157,8 +158,6 @@ class WorkerRole:
 
     def _on_finish(self, message: messages.Finish) -> None:
         self.process.on_finish(message)
-        if self._shares_interrupts:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _MasterConnection(MasterLink):

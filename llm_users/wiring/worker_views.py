@@ -5,7 +5,6 @@ Locust reports a worker as ready before the worker's locustfile is loaded; messa
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import Any
 
 import gevent
 import msgspec
-import psutil  # comes with Locust
 import zmq
 from locust.runners import STATE_MISSING
 
@@ -28,18 +26,6 @@ logger = logging.getLogger(__name__)
 
 HELLO_S = 10.0
 """How long the start of a run waits for workers that are connected but do not listen yet."""
-
-
-def end_forked_workers(parsed: Any) -> None:
-    """End the workers of ``--processes``, if there are any, before their master listens.
-
-    Locust does not end them: they would try to connect for minutes and block readers of their output.
-    """
-    if not getattr(parsed, "processes", None):
-        return
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
 
 
 class WorkerViews:

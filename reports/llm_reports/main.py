@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 NOT_PASSED = 3
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as in shells."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         _say(f"error: {error}")
         return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
 
 
 def _report(options: Namespace) -> int:

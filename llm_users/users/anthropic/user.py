@@ -6,6 +6,7 @@ sent only to the endpoint of the run. ``anthropic.events`` interprets the events
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ HOST_VARIABLE = "ANTHROPIC_BASE_URL"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 _TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
 _VERSION = "2023-06-01"
+_KEY_HEADERS = {"authorization", "x-api-key"}
 _KEYED_DOMAIN = ".anthropic.com"
 
 
@@ -59,6 +61,10 @@ class AnthropicUser(LLMUser):
 
     default_headers: ClassVar[dict[str, str]] = {}
     """Extra headers for all requests of this class (``anthropic-beta``), or another ``anthropic-version``."""
+
+    @classmethod
+    def key_problem(cls, host: str, headers: Mapping[str, str]) -> str | None:
+        return _key_problem(host, {**cls.default_headers, **headers})
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
@@ -202,13 +208,26 @@ def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) ->
         return {"x-api-key": key}
     if token:
         return {"authorization": f"Bearer {token}"}
-    if {"authorization", "x-api-key"} & {name.lower() for name in headers}:
+    if _KEY_HEADERS & {name.lower() for name in headers}:
         return {}
     if run_context.withhold_keys:
         run_context.note(KEYS_WITHHELD)
         return {}
-    if f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
-        raise ValueError(f"Anthropic requires a key: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a bearer token")
+    if problem := _key_problem(host, headers):
+        raise ValueError(problem)
     if run_context.options.simulator is None:
         run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
     return {}
+
+
+def _key_problem(host: str, headers: Mapping[str, str]) -> str | None:
+    """Return what to set if requests to this base URL require a key and this process has none, else None."""
+    if not f".{httpx2.URL(host).host}".endswith(_KEYED_DOMAIN):
+        return None
+    has_key = any(os.environ.get(variable, "").strip() for variable in (KEY_VARIABLE, _TOKEN_VARIABLE))
+    if has_key or endpoint.authorization_of(host) or _KEY_HEADERS & {name.lower() for name in headers}:
+        return None
+    return (
+        f"Anthropic requires a key, and the environment has none: set {KEY_VARIABLE}, or {_TOKEN_VARIABLE} for a "
+        "bearer token"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TokenProvider = Callable[[], str]
 
+KEY_VARIABLE = "OPENAI_API_KEY"
 _KEYED_HOSTS = ("api.openai.com",)
 _AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com", ".openai.azure.us")
 _ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -38,17 +39,16 @@ KEYS_WITHHELD = (
 
 
 def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> openai.OpenAI:
-    """Return a client for this base URL. Raises the SDK's error if a key is required but not set."""
+    """Return a client for this base URL. Raises ValueError if a key is required but not set."""
     import openai
 
+    if not run_context.withhold_keys and (problem := key_problem(host, headers)):
+        raise ValueError(problem)
     all_headers = dict(headers)
     authorization = endpoint.authorization_of(host)
-    key = run_context.secret("OPENAI_API_KEY") or (
-        run_context.secret("AZURE_OPENAI_API_KEY") if is_azure(host) else None
-    )
+    key = run_context.secret(KEY_VARIABLE) or (run_context.secret("AZURE_OPENAI_API_KEY") if is_azure(host) else None)
     # Without a key argument the SDK reads the environment itself, so it gets a placeholder if keys are withheld.
-    needs_key = httpx2.URL(host).host in _KEYED_HOSTS and not run_context.withhold_keys
-    keyless = not key and not authorization and not needs_key
+    keyless = not key and not authorization
     if authorization:
         all_headers["Authorization"] = authorization
     elif run_context.withhold_keys:
@@ -58,12 +58,22 @@ def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> 
         and run_context.options.simulator is None
         and not any(name.lower() == "authorization" for name in all_headers)
     ):
-        run_context.note("no OPENAI_API_KEY in the environment: requests carry no key")
+        run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
     # The SDK requires a key; a hook removes the placeholder from requests to a server that needs no key.
     return openai.OpenAI(
-        api_key=_PLACEHOLDER if keyless or authorization else key or None,
+        api_key=_PLACEHOLDER if keyless or authorization else key,
         **_settings(run_context, host, all_headers, endpoint.query_of(host), without_placeholder=keyless),
     )
+
+
+def key_problem(host: str, headers: Mapping[str, str]) -> str | None:
+    """Return what to set if requests to this base URL require a key and this process has none, else None."""
+    if httpx2.URL(host).host not in _KEYED_HOSTS:
+        return None
+    has_key = os.environ.get(KEY_VARIABLE, "").strip() or endpoint.authorization_of(host)
+    if has_key or any(name.lower() == "authorization" for name in headers):
+        return None
+    return f"OpenAI requires a key, and the environment has none: set {KEY_VARIABLE}"
 
 
 def make_azure_client(

@@ -22,7 +22,14 @@ from llm_users.transport.httpx import Head
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.failures import error_response_of
 from llm_users.users.llm import LLMUser
-from llm_users.users.openai.client import deployment_of, has_deployments, make_azure_client, make_client, raw_stream
+from llm_users.users.openai.client import (
+    deployment_of,
+    has_deployments,
+    key_problem,
+    make_azure_client,
+    make_client,
+    raw_stream,
+)
 from llm_users.users.openai.events import OpenAIEvents
 from llm_users.users.openai.responses import ResponseEvents, ResponsesApiStream, input_of
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
@@ -63,6 +70,10 @@ class OpenAIUser(LLMUser):
     @classmethod
     def import_sdk(cls) -> None:
         raw_stream()
+
+    @classmethod
+    def key_problem(cls, host: str, headers: Mapping[str, str]) -> str | None:
+        return key_problem(host, {**cls.default_headers, **headers})
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
