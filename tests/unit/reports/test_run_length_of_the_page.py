@@ -29,7 +29,7 @@ def table(first_column: str, columns: int) -> list[list[str]]:
 
 
 def rows(seed: int, requests: int, spread: float) -> list[RequestRecord]:
-    """A closed loop of four users; each latency has this spread of its own."""
+    """A closed loop of four users; each latency varies independently with this spread."""
     dice, at, made = random.Random(seed), 1.7e9, []
     for index in range(requests):
         ttft_s, rest_s = (scale * math.exp(dice.gauss(0, spread)) for scale in (0.2, 1.0))
