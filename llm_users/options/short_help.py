@@ -8,7 +8,7 @@ HELP_ALL = "--help-all"
 USAGE = "Usage: llm-bench [options] [UserClass ...]"
 
 _OF_LOCUST = (
-    ("--host URL", "Base URL of the API, for example http://127.0.0.1:8000/v1"),
+    ("--host URL", "Base URL of the API: http://127.0.0.1:8000/v1"),
     ("--headless", "Start at once, without the web page"),
     ("--csv PREFIX", "Where the files of the run go (default: out/TIME/run)"),
 )

@@ -144,6 +144,7 @@ def test_only_the_wiring_calls_the_report_side() -> None:
         ("import llm_users.simulator.main", {"locust", "gevent", "pandas", "openai", "transformers"}),
         ("import llm_reports", {"locust", "gevent", "pandas"}),
         ("import llm_reports; llm_reports.load, llm_reports.tables", {"locust", "gevent", "openai"}),
+        ("import llm_reports.end_of_run", {"locust", "gevent", "pandas"}),
         ("import llm_reports.metrics.steadiness", {"locust", "gevent", "pandas"}),  # a run calls it after each stage
         # A master imports the user classes too, and sends no requests.
         ("from llm_users import OpenAIUser", {"openai", "boto3", "botocore", "pandas", "transformers", "torch"}),
@@ -184,6 +185,18 @@ def test_the_interpreter_is_patched_before_an_sdk_imports_ssl(name: str) -> None
     run_python(
         f"import warnings\nwarnings.filterwarnings('error', message='Monkey-patching')\nfrom llm_users import {name}"
     )
+
+
+@pytest.mark.parametrize("package", ["llm_users", "llm_reports"])
+def test_dir_lists_the_public_names_without_loading_them(package: str) -> None:
+    listed = run_python(
+        f"import sys, {package}\n"
+        f"assert set({package}.__all__) <= set(dir({package}))\n"
+        "assert not {'locust', 'pandas'} & set(sys.modules)\n"
+        f"print(*dir({package}))"
+    )
+    assert {"llm_users": "OpenAIUser", "llm_reports": "compare_runs"}[package] in listed.split()
+    assert "TYPE_CHECKING" not in listed.split()
 
 
 def test_exported_users_are_abstract() -> None:

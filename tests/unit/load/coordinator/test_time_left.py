@@ -1,0 +1,50 @@
+"""Estimates of the remaining time, from plans whose real length is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_users.load.coordinator.stages import StageSpec
+from llm_users.load.coordinator.time_left import later_s, latency_s, stage_left_s
+from llm_users.load.protocol.stage import StagePlan
+from llm_users.options.parsers import Warmup
+from llm_users.options.table import Options
+from llm_users.record import StageLoad
+
+
+def plan(*, requests: int | None = None, measure_s: float | None = None, users: int = 4) -> StagePlan:
+    return StagePlan(1, StageLoad(users), requests=requests, measure_s=measure_s)
+
+
+def test_the_limit_that_comes_first_ends_a_stage() -> None:
+    assert stage_left_s(plan(requests=100), done=25, passed_s=10.0) == pytest.approx(30.0)
+    assert stage_left_s(plan(measure_s=15.0), done=0, passed_s=10.0) == pytest.approx(5.0)
+    assert stage_left_s(plan(requests=100, measure_s=15.0), done=25, passed_s=10.0) == pytest.approx(5.0)
+    assert stage_left_s(plan(requests=100, measure_s=90.0), done=25, passed_s=10.0) == pytest.approx(30.0)
+    assert stage_left_s(plan(measure_s=5.0), done=9, passed_s=10.0) == 0.0
+
+
+def test_without_a_request_that_is_done_a_counted_stage_has_no_estimate() -> None:
+    assert stage_left_s(plan(requests=100), done=0, passed_s=10.0) is None
+
+
+def test_later_stages_take_requests_times_latency_by_users() -> None:
+    # 4 users end 20 requests in 10 s, so one takes 2 s.
+    latency = latency_s(plan(users=4), done=20, passed_s=10.0)
+    assert latency == pytest.approx(2.0)
+    options = Options(sweep=(4, 8), requests=40, warmup=Warmup(), ramp_s=0.0)
+    assert later_s([StageSpec(StageLoad(8))], options, latency) == pytest.approx(10.0)
+    assert later_s([], options, latency) == 0.0
+    warmed = Options(sweep=(4, 8), requests=40, warmup=Warmup(requests=1), ramp_s=3.0)
+    assert later_s([StageSpec(StageLoad(8))], warmed, latency) == pytest.approx(10.0 + 2.0 + 3.0)
+
+
+def test_rates_and_times_need_no_latency() -> None:
+    options = Options(rate=(5.0, 10.0), requests=40, warmup=Warmup())
+    assert later_s([StageSpec(StageLoad(rate_per_s=10.0))], options, None) == pytest.approx(4.0)
+    timed = Options(sweep=(1, 2), stage_time_s=30.0, warmup=Warmup(), ramp_s=0.0)
+    assert later_s([StageSpec(StageLoad(2))], timed, None) == pytest.approx(30.0)
+
+
+def test_counted_closed_stages_need_a_latency() -> None:
+    assert later_s([StageSpec(StageLoad(2))], Options(requests=10), None) is None
