@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_users.outcome import Outcome, outcome_of
 from tests.project import PYTHONS, ROOT
 from tests.system.deploy.conftest import SHORT, environment
 from tests.system.deploy.installation_size import install, measure, report
@@ -62,7 +63,8 @@ def test_the_installed_wheel_measures_a_sweep(api: str, installed: Path, tmp_pat
     with (tmp_path / "out" / "run_llm_requests.csv").open(newline="") as file:
         measured = [row for row in csv.DictReader(file) if row["measured"] == "1"]
     assert len(measured) == 8
-    assert [row["error_code"] for row in measured] == [""] * len(measured), (measured, done.stderr)
+    # A busy machine can receive an answer of 8 ms at once ("buffered"), which is a success.
+    assert {outcome_of(row["error_code"]) for row in measured} == {Outcome.OK}, done.stderr
     assert (tmp_path / "out" / "run_report" / "report.html").is_file()
     # A warning about our own code is an error of a later Python.
     assert not [line for line in done.stderr.splitlines() if "Warning: " in line and "/llm_" in line]
