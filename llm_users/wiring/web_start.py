@@ -18,6 +18,7 @@ from llm_users.load.coordinator.locust_users import SweepShape
 from llm_users.options import parsers
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import READS_LOCAL, STAGING, Options
+from llm_users.secrets import redact
 from llm_users.transport import endpoint
 from llm_users.web.protection import SWARM, UPDATE_USER, Protection, origin_of
 from llm_users.web.start_form import unmasked
@@ -61,6 +62,8 @@ class WebStart:
                 host = endpoint.clean_url(request.form["host"])
             except ValueError as error:
                 return f"the host is not a URL ({error}); write for example https://HOST/v1"
+            if (problem := endpoint.check_url(host)) is not None:
+                return redact(f"the host {host}: {problem}")
             fields = {**request.form.to_dict(flat=False), "host": [host]}
             request.form = ImmutableMultiDict([(key, text) for key, values in fields.items() for text in values])
         if self._protection.exposed and (reason := self._local_value_problem()):
