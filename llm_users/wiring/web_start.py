@@ -72,8 +72,8 @@ class WebStart:
                 host = endpoint.clean_url(request.form["host"])
             except ValueError as error:
                 return f"the host is not a URL ({error}); write for example https://HOST/v1"
-            if problem := endpoint.check_url(host):
-                return f"the host {redact(host)}: {problem}; write for example https://HOST/v1"
+            if (problem := endpoint.check_url(host)) is not None:
+                return redact(f"the host {host}: {problem}")
             fields = {**request.form.to_dict(flat=False), "host": [host]}
             request.form = ImmutableMultiDict([(key, text) for key, values in fields.items() for text in values])
         if self._protection.exposed and (reason := self._local_value_problem()):

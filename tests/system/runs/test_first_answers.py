@@ -39,8 +39,6 @@ def check_ended_early(done: Finished, words: str) -> None:
     ("spec", "words"),
     [
         ("api_key=correct-horse-battery", "provide an API key"),
-        ("error=400:1", "The server had an error"),
-        ("error=403:1", "The server had an error"),
         ("check_model=on", "does not exist"),
     ],
 )
@@ -127,7 +125,7 @@ def test_a_worker_without_a_key_does_not_end_the_run_of_the_others(locust: Locus
     assert len([row for row in done.rows() if row["measured"] == "1"]) == 60
 
 
-@pytest.mark.parametrize("spec", ["error=404:0.5", "error=429:1", "error=500:1", "error=429:0.2+400:0.8"])
+@pytest.mark.parametrize("spec", ["error=404:0.5", "error=500:1", "error=429:0.2+400:0.8"])
 def test_a_run_continues_after_other_answers(locust: Locust, spec: str) -> None:
     with launch(f"{FAST},{spec}", max_seconds=60) as simulator:
         done = locust.run("--host", simulator.url, "--llm-model", "m", "--llm-sweep", "8", "--llm-requests", "60",
