@@ -343,7 +343,7 @@ class Options:
     prices: Prices | None = JUDGE.option(
         parsers.load_prices,
         "FILE",
-        "File of prices per million tokens, to report the cost of a stage",
+        "File of prices per million tokens, or LiteLLM's model_prices_and_context_window.json, to report costs",
         reads_local=True,
     )
     budget: float | None = JUDGE.option(

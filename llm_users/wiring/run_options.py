@@ -19,6 +19,7 @@ from llm_users.load.worker.prompt_queue import trace_of
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import Options
+from llm_users.prices import PriceError
 from llm_users.prompts import (
     HUB,
     forget_items,
@@ -56,6 +57,12 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
             llm_reports.parse_objectives(expression)
         except llm_reports.InputError as error:
             raise OptionError(f"{flag}: {error}") from None
+    if options.prices is not None:
+        try:
+            for model in (options.model, *(target.model for target in options.targets)):
+                options.prices.of_model(model or "")
+        except PriceError as error:
+            raise OptionError(f"--llm-prices: {error}") from None
     return options
 
 

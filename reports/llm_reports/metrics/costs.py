@@ -77,7 +77,10 @@ def _cost(point: StagePoint, prices: Prices) -> Cost:
         per_request = _divided(per_hour / 3600, point.requests_per_s)
         per_token = _divided(per_hour / 3600, point.tokens_per_s)
         return Cost(point, per_request, per_token * 1e6, per_hour, "machine hours")
-    price = prices.of_model(model)
+    try:
+        price = prices.of_model(model)
+    except PriceError as error:
+        raise InputError(str(error)) from None
     if price is None:
         return Cost(point, math.nan, math.nan, math.nan, "no price")
     rows = point.group.ok
