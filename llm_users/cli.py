@@ -1,4 +1,4 @@
-"""The command ``llm-bench``: Locust with the packaged locustfile of an API, and ``llm-bench calibrate``.
+"""The command ``llm-bench``: Locust with the packaged locustfile of an API, and its subcommands.
 
 Locust itself runs unchanged: ``llm-bench`` takes every option of ``locust`` and of the extension.
 """
@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CALIBRATE = "calibrate"
-_HINT = """llm-bench calibrate: find how many streams this machine can measure.
-Its options: llm-bench calibrate --help"""
+CALIBRATE, QUICK = "calibrate", "quick"
+_HINT = """llm-bench quick [URL]: measure a server in about a minute, and say what its users get.
+llm-bench calibrate: find how many streams this machine can measure.
+Their options: llm-bench quick --help, llm-bench calibrate --help"""
 
 _LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
 """Keys are values of ``--llm-api``. All other APIs use ``sweep.py``, which supports all OpenAI APIs."""
@@ -66,6 +67,10 @@ def main() -> None:
         from llm_users.calibration.command import main as calibrate
 
         sys.exit(calibrate(sys.argv[2:], locustfile()))
+    if sys.argv[1:2] == [QUICK]:
+        from llm_users.quick.command import main as quick
+
+        sys.exit(quick(sys.argv[2:], locustfile()))
     # Almost nothing that a start creates is garbage, and looking for it takes a quarter of the CPU time of the imports.
     gc.disable()
     if not names_locustfile(sys.argv[1:]):

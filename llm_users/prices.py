@@ -166,7 +166,9 @@ def _litellm_models(document: dict[str, Any], name: str) -> dict[str, Price]:
     for model, entry in document.items():
         if model == _LITELLM_SAMPLE or not isinstance(entry, dict):
             continue
-        given = {key: entry.get(theirs) for key, theirs in _LITELLM_KEYS.items() if entry.get(theirs) is not None}
+        given: dict[str, Any] = {
+            key: entry[theirs] for key, theirs in _LITELLM_KEYS.items() if entry.get(theirs) is not None
+        }
         if "input" not in given or "output" not in given:
             continue
         for key, value in given.items():

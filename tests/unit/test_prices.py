@@ -91,7 +91,11 @@ def test_files_are_read_as_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
 
 
 LITELLM = {
-    "sample_spec": {"input_cost_per_token": 0.0, "output_cost_per_token": "a number", "mode": "one of: chat, embedding"},
+    "sample_spec": {
+        "input_cost_per_token": 0.0,
+        "output_cost_per_token": "a number",
+        "mode": "one of: chat, embedding",
+    },
     "gpt-4o": {
         "input_cost_per_token": 2.5e-06,
         "output_cost_per_token": 1e-05,
