@@ -151,7 +151,8 @@ def _show_stages(prefix: Path, poll: Callable[[], int | None], planned: Sequence
             print(f"\r{line(stage)}" if is_terminal else line(stage), flush=True)
         shown = len(stages)
         if is_terminal and not ended and shown < len(planned):
-            print(f"\r{planned[shown]:>5}  measuring, {time.monotonic() - began_s:.0f} s", end="", file=sys.stderr)
+            done = f"stage {shown + 1} of {len(planned)}, {time.monotonic() - began_s:.0f} s"
+            print(f"\r{planned[shown]:>5}  {done}", end="", file=sys.stderr)
         if not ended:
             time.sleep(_POLL_S)
     if is_terminal:
