@@ -25,7 +25,8 @@ def is_paid(options: Options, user_classes: Iterable[Any], host: str | None) -> 
     if options.simulator is not None:
         return False
     classes = list(user_classes)
-    urls = [target.url for target in options.targets if target.url] or [c.host or host for c in classes]
+    target_urls: list[str | None] = [target.url for target in options.targets if target.url]
+    urls = target_urls or [c.host or host for c in classes]
     # A class that needs no host knows the endpoint of its provider (Bedrock).
     return any(map(_is_paid_url, filter(None, urls))) or (not all(urls) and any(not c.needs_host() for c in classes))
 

@@ -28,6 +28,7 @@ from tests.documented import (
     PICTURES,
     ROOT,
     SHORT,
+    SUBCOMMANDS,
     Command,
     Outcome,
     Site,
@@ -62,7 +63,7 @@ def test_commands_parse(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("locustfiles", "deploy"):
         (folder / name).symlink_to(ROOT / name)
-    parsed = [command for command in COMMANDS if command.program in LOCUST and "calibrate" not in command.words]
+    parsed = [c for c in COMMANDS if c.program in LOCUST and not SUBCOMMANDS & set(c.words)]
     given = [shlex.join(parse_arguments(command, site)) for command in parsed]
     variables = {name: "made-up" for command in parsed for name in header_variables(command)}
     site.environment = {**ENVIRONMENT, **variables}
