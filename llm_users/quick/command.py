@@ -119,7 +119,7 @@ def _introduction(server: Server, model: str, *, given: bool) -> str:
 
 def _settings(options: argparse.Namespace) -> list[str]:
     """Return the options of the run that do not name the server."""
-    limit_s = _END_S + 1.5 * len(_planned(options)) * _reader("stage_time_s")(options.stage_time_s)
+    limit_s = _END_S + 1.5 * len(_planned(options)) * _parsed(options, "stage_time_s")
     api = [option_named("api").flag, options.api] if options.api else []
     return [
         *api,
@@ -130,8 +130,12 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 
 def _planned(options: argparse.Namespace) -> tuple[int, ...]:
-    planned: tuple[int, ...] = _reader("sweep")(options.sweep)
+    planned: tuple[int, ...] = _parsed(options, "sweep")
     return planned
+
+
+def _parsed(options: argparse.Namespace, name: str) -> Any:
+    return option_named(name).parse(getattr(options, name))
 
 
 def _environment(key: str) -> dict[str, str]:
@@ -199,15 +203,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _reader(name: str) -> Callable[[str], Any]:
-    return option_named(name).parse
-
-
 def _checked(name: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         """Return the text unchanged after checking it as the run does."""
         try:
-            _reader(name)(value)
+            option_named(name).parse(value)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None  # argparse shows only messages of this type
         return value

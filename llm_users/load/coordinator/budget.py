@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 
+from llm_users.load.coordinator.expected_usage import requests_of_stage
 from llm_users.options.table import Options
 from llm_users.prices import Price, PriceError
 from llm_users.record import RequestRecord
@@ -59,9 +60,7 @@ class Budget:
     def plan(self, stage: int, users: int, *, free: bool) -> str | None:
         """Log what a stage reserves and costs. Return why the stage must not start, or None."""
         options = self._options
-        requests = options.requests if free else options.stage_requests
-        if requests is not None and not options.open_loop:
-            requests += users * options.stage_warmup.requests
+        requests = requests_of_stage(options, users, free=free)
         text = self.describe_stage(users, requests)
         if text:
             logger.info("stage %d: %s", stage, text)

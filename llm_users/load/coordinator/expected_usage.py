@@ -91,21 +91,33 @@ def request_count(options: Options, *, workers: int = 1, users: int = 0) -> Requ
     warmup = options.stage_warmup
     if options.rate:
         return _open_loop_count(options, workers)
-    measured = options.stage_requests if options.staged else options.requests
-    if measured is None:
+    stages = [
+        requests_of_stage(options, stage_users, free=not options.staged) for stage_users in options.sweep or (users,)
+    ]
+    number = sum(requests for requests in stages if requests is not None)
+    if not number:
         return None
-    stages = options.sweep or (users,)
-    number = sum(measured + stage_users * warmup.requests for stage_users in stages)
     # A timed warm-up sends an unknown number of requests, and so do users before a run without stages is measured.
     more = bool(warmup.time_s) or not options.staged or (not warmup.requests and bool(options.ramp_s))
     fewer = options.staged and options.stage_time_s is not None
     return RequestCount(number, "about" if more and fewer else "at least" if more else "up to" if fewer else "")
 
 
+def requests_of_stage(options: Options, users: int, *, free: bool) -> int | None:
+    """Return the number of requests of one stage, or None if it depends on the answers.
+
+    In an open loop, it does not include the warm-up. ``free``: the run has no stages, and Locust starts ``users``.
+    """
+    requests = options.requests if free else options.stage_requests
+    if requests is not None and not options.open_loop:
+        requests += users * options.stage_warmup.requests
+    return requests
+
+
 def _open_loop_count(options: Options, workers: int) -> RequestCount:
     warmup, number, exact = options.stage_warmup, 0.0, True
     for rate in options.rate:
-        measured: float = options.stage_requests or 0
+        measured: float = requests_of_stage(options, 0, free=False) or 0
         if options.stage_time_s is not None:
             arrivals = rate * options.stage_time_s
             measured = min(measured, arrivals) if measured else arrivals
