@@ -114,12 +114,29 @@ def test_bedrock_without_a_host_is_a_paid_endpoint(locust: Locust, monkeypatch: 
     assert "This run sends 3 requests: about " in run.err
 
 
-def test_an_ambiguous_model_is_refused_before_the_run_and_by_the_report(locust: Locust, prices: Path) -> None:
-    ambiguous = {f"{provider}/other": {"input_cost_per_token": cost, "output_cost_per_token": cost}
-                 for provider, cost in (("azure", 1e-6), ("deepinfra", 2e-6))}  # fmt: skip
-    prices.write_text(json.dumps(ambiguous))
+def ambiguous(model: str) -> str:
+    return json.dumps({
+        f"{provider}/{model}": {"input_cost_per_token": cost, "output_cost_per_token": cost}
+        for provider, cost in (("azure", 1e-6), ("deepinfra", 2e-6))
+    })  # fmt: skip
+
+
+def test_an_ambiguous_model_is_refused_before_the_run(locust: Locust, prices: Path) -> None:
+    prices.write_text(ambiguous("other"))
     run = locust.run(*SIMULATOR, "--llm-model", "other", "--llm-prices", str(prices), "--llm-sweep", "1")
     assert run.code == 2
     assert "--llm-prices: " in run.err
     assert "match the model 'other': azure/other, deepinfra/other." in run.err
     assert "Traceback" not in run.err
+
+
+def test_an_ambiguous_model_that_the_server_names_only_removes_the_costs(locust: Locust, prices: Path) -> None:
+    prices.write_text(ambiguous("simulated"))
+    run = locust.run(
+        *SIMULATOR[:2], "--llm-prices", str(prices), "--llm-sweep", "1", "--llm-requests", "3", "--llm-report"
+    )
+    assert run.code == 0, run.err
+    assert "; the cost is unknown, because --llm-model is not given" in run.err
+    assert run.err.count("match the model 'simulated': azure/simulated, deepinfra/simulated.") == 2  # budget and report
+    assert "no costs in the report" in run.err
+    assert "Time to First Token" in run.out
