@@ -1,4 +1,4 @@
-"""The command ``llm-bench``: Locust with the packaged locustfile of an API, and ``llm-bench calibrate``.
+"""The command ``llm-bench``: Locust with the packaged locustfile of an API, and its subcommands.
 
 ``llm-bench`` takes every option of ``locust`` and of the extension. It differs from ``locust`` in its help, in the load
 of a headless run without any option about load, and in the tables that it prints.
@@ -19,7 +19,7 @@ from llm_users._version import __version__
 
 logger = logging.getLogger(__name__)
 
-CALIBRATE = "calibrate"
+CALIBRATE, QUICK = "calibrate", "quick"
 DEFAULT_SWEEP = "1,2,4,8"
 """The load of a headless run in which no source of options defines a load."""
 
@@ -90,6 +90,10 @@ def _run() -> None:
         from llm_users.calibration.command import main as calibrate
 
         sys.exit(calibrate(sys.argv[2:], locustfile()))
+    if sys.argv[1:2] == [QUICK]:
+        from llm_users.quick.command import main as quick
+
+        sys.exit(quick(sys.argv[2:], locustfile()))
     if {"-h", "--help"} & {*sys.argv[1:]}:
         from llm_users.options.short_help import short_help
 

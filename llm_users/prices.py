@@ -1,7 +1,7 @@
 """The cost of serving, from a price file of the user: per token, or per hour of the machines.
 
-``Prices.read`` is the only reader of price files, for the budget of a run and for reports. The program contains no
-prices, because prices change.
+``Prices.read`` is the only reader of price files, for the budget of a run and for reports. It reads the project's own
+format and LiteLLM's ``model_prices_and_context_window.json``. The program contains no prices, because prices change.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ _MILLION = 1_000_000
 _TOKEN_KEYS = ("input", "output", "cache_read", "cache_write")
 _HOUR_KEYS = ("gpu_hour", "gpus")
 _EXAMPLE = '{"currency": "USD", "models": {"llama-3-8b": {"input": 0.2, "output": 0.6}, "own": {"gpu_hour": 2.5}}}'
+
+_LITELLM_KEYS = {
+    "input": "input_cost_per_token",
+    "output": "output_cost_per_token",
+    "cache_read": "cache_read_input_token_cost",
+    "cache_write": "cache_creation_input_token_cost",
+}
+_LITELLM_SAMPLE = "sample_spec"
+"""The entry that describes LiteLLM's format. Its values are not prices."""
 
 T = TypeVar("T")
 
@@ -54,6 +63,10 @@ class Prices:
     ``cache_write``), or the price of a machine's hour and the number of machines (``gpu_hour``, and ``gpus`` if it is
     not 1). A model uses the entry with its exact name, or else the entry with the longest name that is part of the
     model's name.
+
+    An entry of LiteLLM's file has prices in US dollars per token. Its name is exact and can begin with a provider
+    (``azure/gpt-4o``). A model uses the entry with its exact name, or else the entry with the same name apart from the
+    providers.
     """
 
     currency: str
@@ -61,6 +74,8 @@ class Prices:
     """Models with prices per token."""
     machines: Mapping[str, float] = field(default_factory=dict)
     """Models with prices per hour. The value is the price of one hour of all machines that serve the model."""
+    source: str = ""
+    """The name of LiteLLM's file; "" for a file in the project's own format."""
 
     @classmethod
     def read(cls, path: Path) -> Prices:
@@ -80,12 +95,16 @@ class Prices:
         """Read the content of the file ``name``. Raises ``PriceError``."""
         try:
             document: Any = tomllib.loads(text) if name.lower().endswith(".toml") else json.loads(text)
+            if _is_litellm(document):
+                return cls("USD", _litellm_models(document, name), source=name)
             entries = dict(document["models"])
             currency = str(document.get("currency", ""))
+        except PriceError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PriceError(
                 f"{name}: not a price file ({type(error).__name__}: {error}). Write for example {_EXAMPLE}, per "
-                "million tokens and per hour."
+                "million tokens and per hour, or use LiteLLM's model_prices_and_context_window.json."
             ) from None
         prices = cls(currency, models := {}, machines := {})
         for model, entry in entries.items():
@@ -97,12 +116,29 @@ class Prices:
         return prices
 
     def of_model(self, model: str) -> Price | None:
-        """Return the prices per token of a model, or None if the file has none."""
+        """Return the prices per token of a model, or None if the file has none.
+
+        Raises ``PriceError`` if LiteLLM's file has several entries for the model, with different prices.
+        """
+        if self.source:
+            return self._without_provider(model)
         return _entry_of(model, self.models)
 
     def hour_of_model(self, model: str) -> float | None:
         """Return the price of one hour of the machines that serve a model, or None if the file has none."""
         return _entry_of(model, self.machines)
+
+    def _without_provider(self, model: str) -> Price | None:
+        if model in self.models:
+            return self.models[model]
+        names = [name for name in self.models if name.endswith(f"/{model}")]
+        names = names or [name for name in self.models if name and model.endswith(f"/{name}")]
+        if len({self.models[name] for name in names}) > 1:
+            raise PriceError(
+                f"{self.source}: several entries with different prices match the model {model!r}: "
+                f"{', '.join(sorted(names))}. Copy the entry that applies into another file under the name {model!r}."
+            )
+        return self.models[names[0]] if names else None
 
     def shown(self, amount: float) -> str:
         """Format an amount of money for a sentence."""
@@ -114,6 +150,32 @@ def _entry_of(model: str, entries: Mapping[str, T]) -> T | None:
         return entries[model]
     names = [name for name in entries if name and name in model]
     return entries[max(names, key=len)] if names else None
+
+
+def _is_litellm(document: Any) -> bool:
+    return (
+        isinstance(document, dict)
+        and "models" not in document
+        and any(isinstance(entry, dict) and _LITELLM_KEYS["input"] in entry for entry in document.values())
+    )
+
+
+def _litellm_models(document: dict[str, Any], name: str) -> dict[str, Price]:
+    """Return the models of LiteLLM's file that have prices per input and output token."""
+    models = {}
+    for model, entry in document.items():
+        if model == _LITELLM_SAMPLE or not isinstance(entry, dict):
+            continue
+        given: dict[str, Any] = {
+            key: entry[theirs] for key, theirs in _LITELLM_KEYS.items() if entry.get(theirs) is not None
+        }
+        if "input" not in given or "output" not in given:
+            continue
+        for key, value in given.items():
+            if not _is_number(value) or value < 0:
+                raise PriceError(f"{name}: {model}: {_LITELLM_KEYS[key]}: {value!r} is not a price per token")
+        models[model] = Price(**{key: float(given.get(key, given["input"])) for key in _LITELLM_KEYS})
+    return models
 
 
 def _per_token(entry: Any, where: str) -> Price:

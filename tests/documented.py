@@ -54,6 +54,10 @@ SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-toke
          "--only-summary")  # fmt: skip
 # The same for `llm-bench calibrate`, which takes minutes. The test does not check its result.
 SMALL_LADDER = ("--streams", "2", "--tokens", "4", "--error", "10s")
+# The same for `llm-bench quick`, which takes a minute.
+SHORT_QUICK = ("--llm-sweep", "1,2", "--llm-stage-time", "1s", "--llm-input-tokens", "30", "--llm-output-tokens", "8")
+SUBCOMMANDS = {"calibrate", "quick"}
+"""Words after `llm-bench` whose options Locust's parser does not read."""
 BEDROCK = "locustfiles/bedrock.py"
 """Commands with this locustfile keep their models: the ids determine the format."""
 # Files that the locustfiles in the pages read.
@@ -210,6 +214,9 @@ def _run(command: Command, site: Site) -> Outcome:
     if "calibrate" in command.words:
         site.environment["LOCUST_LLM_CALIBRATION"] = str(site.folder / "calibration.json")
         return site.run([*command.words, *SMALL_LADDER])
+    if "quick" in command.words:
+        server = ["--llm-simulator", FAST] if "--llm-simulator" in command.words else [site.simulator]
+        return site.run([*command.words[:2], *server, *SHORT_QUICK])
     words = _shortened(command, site)
     if "--processes" in words:
         words += master_ports()

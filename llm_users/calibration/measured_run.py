@@ -18,9 +18,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil  # comes with Locust
 
@@ -158,7 +159,7 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
     """Run the stage against ``url`` with its files in ``folder``. Raises ``RunError``."""
     prefix = folder / "run"
     tokens = load.timing.tokens
-    command = [sys.executable, "-m", "locust", "-f", str(load.locustfile), "--headless"]
+    command = ["-f", str(load.locustfile), "--headless"]
     command += ["--host", url, "--csv", str(prefix), "--only-summary", "--loglevel", "WARNING"]
     command += ["--llm-sweep", str(load.streams), "--llm-requests", str(load.requests), "--llm-ramp", load.ramp]
     command += ["--llm-input-tokens", "100,0", "--llm-output-tokens", f"{tokens},0"]
@@ -168,19 +169,11 @@ def run_load(load: Load, url: str, folder: Path) -> Rows:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         command += ["--processes", str(load.processes), "--master-bind-port", port, "--master-port", port]
-    # A separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
-    with subprocess.Popen(  # noqa: S603
-        command, cwd=folder, env=run_environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
+    with locust_process(command, folder, run_environment(folder), subprocess.PIPE) as process:
         try:
             _, error_output = process.communicate(timeout=load.longest_s)
         except subprocess.TimeoutExpired:
-            _kill(process)
             raise RunError(f"the worker did not end within {load.longest_s:.0f} s") from None
-        except BaseException:
-            _kill(process)
-            raise
     # 1 is Locust's exit code for failed requests: their rows have the details.
     if process.returncode not in (0, 1):
         raise RunError(f"the worker ended with exit code {process.returncode}:\n{error_output[-2000:]}")
@@ -203,6 +196,25 @@ def read_rows(prefix: Path) -> Rows | None:
         return None
     requests = [row for row in _read(path_of(prefix, REQUESTS_CSV)) if row["stage"] == stages[0]["stage"]]
     return Rows(requests, stages[0])
+
+
+@contextlib.contextmanager
+def locust_process(
+    arguments: list[str], folder: Path, environment: dict[str, str], error_output: int | IO[str]
+) -> Iterator[subprocess.Popen[str]]:
+    """Start Locust in ``folder``. When the block raises an exception, all processes of the run are killed.
+
+    The run has a separate session: Ctrl-C reaches only this process, and one signal ends all processes of the run.
+    """
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "locust", *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=error_output, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        except BaseException:
+            _kill(process)
+            raise
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

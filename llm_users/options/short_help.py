@@ -26,6 +26,7 @@ Examples:
       --llm-model gpt-4.1-mini --llm-sweep 4 --llm-slo 'ttft_p95<1,errors<1%'
         Gate a pipeline: exit code 3 unless the objectives are met"""
 COMMANDS = (
+    ("llm-bench quick [URL]", "Measure a server in about a minute"),
     ("llm-bench calibrate", "Find how many streams this machine can measure"),
     (f"llm-bench {HELP_ALL}", "Show every option, those of Locust too"),
     ("llm-report --help", "Make reports from the files of a run, compare runs"),

@@ -410,7 +410,7 @@ class Options:
         parsers.load_prices,
         "FILE",
         "File of prices, to report the cost of a stage",
-        details="Prices are per million tokens",
+        details="Prices are per million tokens. LiteLLM's model_prices_and_context_window.json is also valid",
         reads_local=True,
     )
     budget: float | None = JUDGE.option(

@@ -17,7 +17,7 @@ from llm_users.prompts.conversations import (
     forget_scripts,
     read_scripts,
 )
-from llm_users.prompts.draws import parse_mix, text_seed_of
+from llm_users.prompts.draws import length_at, parse_mix, text_seed_of
 from llm_users.prompts.files import DataSet, file_digest, forget_items, read_items, split_name, texts_digest
 from llm_users.prompts.hub import HUB, parse_hub_name
 from llm_users.prompts.images import PicturedSource, Pictures
@@ -32,8 +32,9 @@ from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, Trac
 __all__ = [
     "BLOCK_TOKENS", "HUB", "UNITS", "Conversation", "Pictures", "Prefixes", "Prompt", "PromptError", "PromptSource",
     "Tokenizer", "Trace", "TraceEntry", "count_messages", "file_digest", "forget_items", "forget_scripts",
-    "is_text_only", "load_tokenizer", "make_conversations", "make_source", "packaged_identity", "parse_hub_name",
-    "parse_mix", "parse_window", "read_items", "read_scripts", "read_trace", "split_name", "texts_digest",
+    "is_text_only", "length_at", "load_tokenizer", "make_conversations", "make_source", "packaged_identity",
+    "parse_hub_name", "parse_mix", "parse_window", "read_items", "read_scripts", "read_trace", "split_name",
+    "texts_digest",
 ]  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from llm_users.transport import endpoint
 from llm_users.wiring import run_report
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.load_search import SearchStages
+from llm_users.wiring.paid_endpoints import log_expected_usage
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import Replay, check_input_files, check_keys, checked, tokenizer_identity
 from llm_users.wiring.start_checks import end_forked_workers
@@ -210,6 +211,15 @@ class CoordinatorRole:
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
         self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
+        log_expected_usage(
+            options,
+            self.environment.user_classes,
+            self.environment.host,
+            workers=len(self._clients()),
+            users=self.runner.target_user_count,
+            replayed=self._replay.usage,
+            has_users=not isinstance(self.runner, MasterRunner),
+        )
         # Use another greenlet, because Locust kills this one when the test stops or restarts in the meantime.
         self._beginning = gevent.spawn(
             coordinator.begin,

@@ -14,11 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llm_users.load.coordinator.expected_usage import TokensPerRequest
 from llm_users.load.coordinator.stages import StageSpec, trace_stage
 from llm_users.load.worker.prompt_queue import trace_of
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import Options
+from llm_users.prices import PriceError
 from llm_users.prompts import (
     HUB,
     forget_items,
@@ -63,6 +65,12 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
             llm_reports.parse_objectives(expression)
         except llm_reports.InputError as error:
             raise OptionError(f"{flag}: {error}") from None
+    if options.prices is not None:
+        try:
+            for model in (options.model, *(target.model for target in options.targets)):
+                options.prices.of_model(model or "")
+        except PriceError as error:
+            raise OptionError(f"--llm-prices: {error}") from None
     return options
 
 
@@ -134,12 +142,14 @@ class Replay:
     def __init__(self) -> None:
         self.spec: StageSpec | None = None
         self.about: str | None = None
+        self.usage: tuple[int, TokensPerRequest] | None = None
+        """The number of requests and their mean tokens."""
         self._source: object = None
 
     def read(self, options: Options) -> None:
         """Read the trace in a thread, unless it was read with the same options before. Raises ``OptionError``."""
         if options.trace is None:
-            self.spec = self.about = self._source = None
+            self.spec = self.about = self.usage = self._source = None
             return
         try:
             status = os.stat(os.path.expanduser(options.trace))  # noqa: PTH111, PTH116 - Path raises for odd names
@@ -151,6 +161,8 @@ class Replay:
         except (OSError, ValueError) as error:
             raise OptionError(f"--llm-trace: {error}") from None
         self._source, self.spec, self.about = source, trace_stage(options, trace), trace.describe()
+        requests = self.spec.requests or len(trace.entries)
+        self.usage = requests, TokensPerRequest.of_trace(trace, requests)
         logger.info("%s", self.about)
         for guess in trace.guesses:  # log them before anything is sent; the workers send notes for the tables
             logger.warning("%s", guess)

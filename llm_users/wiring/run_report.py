@@ -63,14 +63,11 @@ def _print_report(prefix: str, options: Options, price_file: str | None, *, fold
     With a price file, both contain the costs; an invalid price file only removes the costs.
     """
     import llm_reports
+    from llm_reports.errors import PriceFileError
     from llm_reports.report import BAD_OUTPUT, text_report
 
-    prices = None
     try:
         prices = llm_reports.load_prices(price_file) if price_file else None
-    except llm_reports.InputError as error:
-        logger.error("--llm-prices: no costs in the report: %s", error)
-    try:
         objectives = llm_reports.parse_objectives(options.slo) if options.slo is not None else None
         questions = llm_reports.Questions(objectives, options.slo_stage, prices)
         if folder:
@@ -79,6 +76,9 @@ def _print_report(prefix: str, options: Options, price_file: str | None, *, fold
             )
         else:
             report = text_report(prefix, questions=questions)
+    except PriceFileError as error:
+        logger.error("--llm-prices: no costs in the report: %s", error)
+        return _print_report(prefix, options, None, folder=folder)
     except llm_reports.InputError as error:
         logger.error("no report: %s", error)
         return False

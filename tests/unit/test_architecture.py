@@ -31,11 +31,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "users": {"load.worker", "options", "prompts", "transport"},
     "web": {"collect", "load.protocol", "options"},
     "calibration": {"collect", "options", "simulator"},
+    "quick": {"calibration", "options", "simulator", "transport"},
     "extension": {
         "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "prompts",
         "simulator", "transport", "users", "web",
     },
-    "cli": {"calibration", "extension", "options"},
+    "cli": {"calibration", "extension", "options", "quick"},
 }  # fmt: skip
 
 # Single arrows against the rule, and why.
@@ -65,6 +66,7 @@ FORBIDDEN = {
     "load.coordinator": {"pandas", "openai", "boto3", "flask"},
     "web": {"locust", "pandas", "openai", "boto3"},
     "calibration": {"locust", "gevent", "pandas"},
+    "quick": {"locust", "gevent", "pandas"},
     "options": {"locust", "gevent", "pandas"},
     "llm_reports": {"locust", "gevent", "geventhttpclient", "openai", "boto3"},
 }

@@ -88,3 +88,79 @@ def test_files_are_read_as_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
         Prices.read(path)
     with pytest.raises(PriceError, match=r"none\.json: cannot be read \(No such file"):
         Prices.read(tmp_path / "none.json")
+
+
+LITELLM = {
+    "sample_spec": {
+        "input_cost_per_token": 0.0,
+        "output_cost_per_token": "a number",
+        "mode": "one of: chat, embedding",
+    },
+    "gpt-4o": {
+        "input_cost_per_token": 2.5e-06,
+        "output_cost_per_token": 1e-05,
+        "cache_read_input_token_cost": 1.25e-06,
+        "litellm_provider": "openai",
+        "max_tokens": 16384,
+    },
+    "azure/gpt-4o": {"input_cost_per_token": 3e-06, "output_cost_per_token": 1.2e-05},
+    "bedrock/us-east-1/anthropic.claude-instant-v1": {"input_cost_per_token": 8e-07, "output_cost_per_token": 2.4e-06},
+    "bedrock/eu-west-1/anthropic.claude-instant-v1": {"input_cost_per_token": 2e-06, "output_cost_per_token": 7e-06},
+    "deepinfra/meta-llama/Llama-3": {"input_cost_per_token": 6e-08, "output_cost_per_token": 6e-08},
+    "anyscale/meta-llama/Llama-3": {"input_cost_per_token": 6e-08, "output_cost_per_token": 6e-08},
+    "claude-3": {
+        "input_cost_per_token": 3e-06,
+        "output_cost_per_token": 1.5e-05,
+        "cache_creation_input_token_cost": 3.75e-06,
+    },
+    "dall-e-3": {"input_cost_per_image": 0.04, "mode": "image_generation"},
+}
+
+
+def test_prices_of_litellm_s_file_are_per_token_in_dollars() -> None:
+    prices = Prices.parse(json.dumps(LITELLM), "litellm.json")
+    price = prices.of_model("gpt-4o")
+    assert price is not None
+    assert prices.currency == "USD"
+    assert price.of(1_000_000, 100_000, cache_read=400_000) == pytest.approx(600_000 * 2.5e-6 + 0.5 + 1.0)
+    claude = prices.of_model("claude-3")
+    assert claude is not None
+    assert claude.cache_write == pytest.approx(3.75e-6)
+    assert claude.cache_read == pytest.approx(3e-6)  # the file has no price for it: the price of other input
+
+
+@pytest.mark.parametrize(
+    ("model", "entry"),
+    [
+        ("gpt-4o", "gpt-4o"),  # the exact name, although azure/gpt-4o ends with it
+        ("azure/gpt-4o", "azure/gpt-4o"),
+        ("openai/gpt-4o", "gpt-4o"),
+        ("meta-llama/Llama-3", "deepinfra/meta-llama/Llama-3"),  # two entries with the same prices
+        ("bedrock/eu-west-1/anthropic.claude-instant-v1", "bedrock/eu-west-1/anthropic.claude-instant-v1"),
+        ("gpt-4o-mini", None),  # a part of a name is not the name
+        ("4o", None),
+        ("dall-e-3", None),
+        ("sample_spec", None),
+        ("", None),
+    ],
+)
+def test_models_of_litellm_s_file_are_found_with_or_without_the_provider(model: str, entry: str | None) -> None:
+    prices = Prices.parse(json.dumps(LITELLM), "litellm.json")
+    assert prices.of_model(model) == (prices.models[entry] if entry is not None else None)
+
+
+def test_an_ambiguous_model_of_litellm_s_file_is_an_error_that_names_the_candidates() -> None:
+    prices = Prices.parse(json.dumps(LITELLM), "litellm.json")
+    with pytest.raises(PriceError) as refused:
+        prices.of_model("anthropic.claude-instant-v1")
+    assert str(refused.value) == (
+        "litellm.json: several entries with different prices match the model 'anthropic.claude-instant-v1': "
+        "bedrock/eu-west-1/anthropic.claude-instant-v1, bedrock/us-east-1/anthropic.claude-instant-v1. Copy the entry "
+        "that applies into another file under the name 'anthropic.claude-instant-v1'."
+    )
+
+
+def test_an_invalid_price_of_litellm_s_file_is_named() -> None:
+    entries = {**LITELLM, "odd": {"input_cost_per_token": 1e-6, "output_cost_per_token": -1}}
+    with pytest.raises(PriceError, match=r"litellm\.json: odd: output_cost_per_token: -1 is not a price per token"):
+        Prices.parse(json.dumps(entries), "litellm.json")

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import math
 
+from llm_users.load.coordinator.expected_usage import requests_of_stage
 from llm_users.number_words import counted
 from llm_users.options.table import Options
-from llm_users.prices import Price
+from llm_users.prices import Price, PriceError
 from llm_users.record import RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Budget:
         self._shortest_s = math.inf
         self._highest_cost = 0.0
         self._unpriced: set[str] = set()
+        self._known_prices: dict[str, Price | None] = {}
         self.spent = 0.0
 
     def add(self, record: RequestRecord) -> None:
@@ -59,9 +61,7 @@ class Budget:
     def plan(self, stage: int, users: int, *, free: bool) -> str | None:
         """Log what a stage reserves and costs. Return why the stage must not start, or None."""
         options = self._options
-        requests = options.requests if free else options.stage_requests
-        if requests is not None and not options.open_loop:
-            requests += users * options.stage_warmup.requests
+        requests = requests_of_stage(options, users, free=free)
         text = self.describe_stage(users, requests)
         if text:
             logger.info("stage %d: %s", stage, text)
@@ -125,8 +125,18 @@ class Budget:
         return f"--llm-budget {self._options.budget:g}: {why}"
 
     def _price(self, model: str) -> Price | None:
+        """Return the price of a model. The lookup is kept, because it compares the names of the whole file."""
+        if model not in self._known_prices:
+            self._known_prices[model] = self._price_in_file(model)
+        return self._known_prices[model]
+
+    def _price_in_file(self, model: str) -> Price | None:
         prices = self._options.prices
-        return prices.of_model(model) if prices is not None and model else None
+        try:
+            return prices.of_model(model) if prices is not None and model else None
+        except PriceError as error:  # a model that the server named; a named model is checked before the run
+            logger.error("--llm-prices: %s", error)
+            return None
 
     def _formatted(self, amount: float) -> str:
         return self._options.prices.shown(amount) if self._options.prices is not None else f"{amount:g}"

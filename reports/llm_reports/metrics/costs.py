@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from llm_reports.errors import InputError
+from llm_reports.errors import PriceFileError
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.run import AT
 from llm_users.prices import PriceError, Prices
@@ -28,15 +28,15 @@ class Cost:
 
 
 def load_prices(path: str | Path) -> Prices:
-    """Read a price file. Raises ``InputError``."""
+    """Read a price file. Raises ``PriceFileError``."""
     try:
         return Prices.read(Path(path))
     except PriceError as error:
-        raise InputError(str(error)) from None
+        raise PriceFileError(str(error)) from None
 
 
 def costs(points: Sequence[StagePoint], prices: Prices) -> list[Cost]:
-    """Return the costs of each stage; NaN for a model without a price."""
+    """Return the costs of each stage; NaN for a model without a price. Raises ``PriceFileError``."""
     return [_cost(point, prices) for point in points]
 
 
@@ -77,7 +77,10 @@ def _cost(point: StagePoint, prices: Prices) -> Cost:
         per_request = _divided(per_hour / 3600, point.requests_per_s)
         per_token = _divided(per_hour / 3600, point.tokens_per_s)
         return Cost(point, per_request, per_token * 1e6, per_hour, "machine hours")
-    price = prices.of_model(model)
+    try:
+        price = prices.of_model(model)
+    except PriceError as error:
+        raise PriceFileError(str(error)) from None
     if price is None:
         return Cost(point, math.nan, math.nan, math.nan, "no price")
     rows = point.group.ok

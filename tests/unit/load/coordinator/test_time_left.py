@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_users.load.coordinator.stages import StageSpec
-from llm_users.load.coordinator.time_left import later_s, latency_s, stage_left_s
+from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.protocol.stage import StagePlan
 from llm_users.options.parsers import Warmup
 from llm_users.options.table import Options

@@ -98,6 +98,22 @@ def test_costs_by_token(write_run: Write, make_record: Make, tmp_path: Path) -> 
     assert cost.per_hour == pytest.approx(per_request * 30 / 60 * 3600)
 
 
+def test_costs_with_litellm_s_price_file(
+    write_run: Write, make_record: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model_prices_and_context_window.json"
+    entry = {"input_cost_per_token": 1e-6, "output_cost_per_token": 4e-6, "cache_read_input_token_cost": 5e-7}
+    path.write_text(json.dumps({"groq/tiny": entry, "sample_spec": {"mode": "chat"}}))
+    rows = [make_record(i, input_tokens=1000, cached_tokens=200, output_tokens=100) for i in range(30)]
+    prefix = write_run(rows, stages=[StageRecord(1, 1, 1.7e9, 60.0, requests_measured=30, health="ok")])
+    points = llm_reports.stage_points(llm_reports.groups([llm_reports.load(prefix)]))
+    (cost,) = llm_reports.costs(points, llm_reports.load_prices(path))
+    assert cost.per_request == pytest.approx((800 * 1 + 200 * 0.5 + 100 * 4) / 1e6)
+    path.write_text(json.dumps({"groq/tiny": entry, "azure/tiny": {**entry, "output_cost_per_token": 1e-6}}))
+    assert main([str(prefix), "--prices", str(path)]) == 2
+    assert "match the model 'tiny': azure/tiny, groq/tiny. Copy the entry" in capsys.readouterr().err
+
+
 def test_costs_by_the_hour_of_the_machines(
     write_run: Write, make_record: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
