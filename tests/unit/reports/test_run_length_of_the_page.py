@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 
 
 def table(first_column: str, columns: int) -> list[list[str]]:
-    """The cells of the table that has so many columns and this name of its first one."""
+    """The cells of the table with this number of columns and this name of the first column."""
     for found in re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE):
         lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()]
         if lines[0][0] == first_column and len(lines[0]) == columns:
