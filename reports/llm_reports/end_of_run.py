@@ -278,7 +278,7 @@ class _Reading:
         measured: Counter[int] = Counter()
         for group in self._groups.values():
             measured[group.stage] += group.outcomes.total()
-        counted = all(int(line["requests_measured"]) == measured[stage] for stage, line in self._stages.items())
+        counted = all(int(line[COL.requests_measured]) == measured[stage] for stage, line in self._stages.items())
         if len(self._run_ids) > 1 or several_endpoints or several_loads or not (complete and counted):
             raise _Declined
 
@@ -298,7 +298,14 @@ class _Reading:
 def _group(run: _Run, key: _Key, line: Mapping[str, str]) -> _Group:
     """Return a group without rows; ``line`` is the row of its stage."""
     stage, users, framework, model = key
-    columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
+    columns = (
+        COL.concurrency_asked,
+        COL.concurrency,
+        COL.users_actual,
+        COL.load_actual,
+        COL.users_ended,
+        COL.window_widened,
+    )
     *loads, ended, widened = (float(line[name]) if line.get(name) else None for name in columns)
     return _Group(
         run=run,

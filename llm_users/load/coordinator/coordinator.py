@@ -242,7 +242,7 @@ class Coordinator:
             done, passed_s = counts[0], now - self._measuring_since
             stage_s = stage_left_s(plan, done, passed_s)
             specs = self._sequence.later
-            later = None if specs is None else later_s(specs, self.options, latency_s(plan, done, passed_s))
+            later = None if specs is None else later_s(specs, plan, latency_s(plan, done, passed_s))
         if stage_s is not None and later is not None:
             run_s = stage_s + later
         if self._deadline is not None:

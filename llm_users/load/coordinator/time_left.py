@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from llm_users.load.coordinator.stages import StageSpec
 from llm_users.load.protocol.stage import StagePlan
-from llm_users.options.table import Options
 
 
 def stage_left_s(plan: StagePlan, done: int, passed_s: float) -> float | None:
@@ -28,19 +27,20 @@ def latency_s(plan: StagePlan, done: int, passed_s: float) -> float | None:
     return plan.load.concurrency * passed_s / done if done and not plan.load.is_open else None
 
 
-def later_s(specs: Sequence[StageSpec], options: Options, latency: float | None) -> float | None:
-    """Return how long the later stages take together, or None if it is unknown."""
+def later_s(specs: Sequence[StageSpec], plan: StagePlan, latency: float | None) -> float | None:
+    """Return how long the stages after that of ``plan`` take together, or None if it is unknown.
+
+    All stages of a run have the same number of requests, time, warm-up and ramp, unless a stage has its own number.
+    """
     total_s = 0.0
     for spec in specs:
-        requests = spec.requests or options.stage_requests
-        lengths = [] if options.stage_time_s is None else [options.stage_time_s]
+        requests = spec.requests or plan.requests
+        lengths = [] if plan.measure_s is None else [plan.measure_s]
         if requests is not None and spec.load.rate_per_s:
             lengths.append(requests / spec.load.rate_per_s)
         elif requests is not None and latency is not None:
             lengths.append(max(1.0, requests / max(1, spec.load.concurrency)) * latency)
         if not lengths:
             return None
-        warmup = options.stage_warmup
-        total_s += min(lengths) + warmup.time_s + warmup.requests * (latency or 0.0)
-        total_s += 0.0 if spec.load.is_open else options.stage_ramp_s
+        total_s += min(lengths) + plan.ramp_s + plan.warmup_s + plan.warmup_requests * (latency or 0.0)
     return total_s

@@ -95,7 +95,7 @@ def disagreements(manifest: Mapping[str, Any], requests: DataFrame, stages: Data
     if received is not None and received != len(requests):
         warnings.append(f"the manifest counts {received} records received, the rows file has {len(requests)} rows.")
     measured = requests[requests[COL.measured] == 1][COL.stage].value_counts()
-    for stage, expected in stages[[COL.stage, "requests_measured"]].dropna().itertuples(index=False):
+    for stage, expected in stages[[COL.stage, COL.requests_measured]].dropna().itertuples(index=False):
         if (actual := int(measured.get(stage, 0))) != int(expected):
             warnings.append(
                 f"stage {stage}: the stages file counts {int(expected)} measured requests, the rows file has {actual}."

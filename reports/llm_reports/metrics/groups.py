@@ -327,7 +327,14 @@ def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
     """Return the shortfall by stage, for stages whose load was below the requested load."""
     from pandas import isna
 
-    columns = ("concurrency_asked", COL.concurrency, "users_actual", COL.load_actual, "users_ended", "window_widened")
+    columns = (
+        COL.concurrency_asked,
+        COL.concurrency,
+        COL.users_actual,
+        COL.load_actual,
+        COL.users_ended,
+        COL.window_widened,
+    )
     known = stages[stages[COL.stage].notna()]
     shortfalls = {}
     for stage, *values in known[[COL.stage, *columns]].itertuples(index=False):

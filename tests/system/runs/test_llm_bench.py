@@ -102,10 +102,10 @@ def test_a_bare_run_sweeps_and_prints_what_the_report_prints(
         # Failures, throttling, answers without times, and rows outside the window.
         ["--llm-simulator", "ttft=10ms,itl=2ms,fault=reset:0.1+stall@3:0.05,error=429:0.1", "--llm-timeout", "1s",
          "--llm-sweep", "2,4"],
-        # Two models, the same load twice, cancelled requests, a stage that is ended by its time.
+        # Two models, the same load twice, cancelled requests.
         ["--llm-simulator", "ttft=10ms,itl=5ms", "--llm-targets", "small=3,large=1", "--llm-sweep", "3,3",
          "--llm-cancel", "0.2:30ms"],
-        ["--llm-simulator", "ttft=10ms,itl=20ms", "--llm-sweep", "2", "--llm-stage-time", "1s", "--processes", "2"],
+        ["--llm-simulator", "ttft=10ms,itl=20ms", "--llm-sweep", "2", "--processes", "2"],
         ["--llm-simulator", "ttft=10ms,itl=5ms", "-u", "2", "-t", "3s"],
     ],
     ids=["faults", "models", "processes", "free"],

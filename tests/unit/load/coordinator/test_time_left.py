@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from llm_users.load.coordinator.stages import StageSpec
 from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.protocol.stage import StagePlan
-from llm_users.options.parsers import Warmup
-from llm_users.options.table import Options
 from llm_users.record import StageLoad
 
 
@@ -32,19 +31,16 @@ def test_later_stages_take_requests_times_latency_by_users() -> None:
     # 4 users end 20 requests in 10 s, so one takes 2 s.
     latency = latency_s(plan(users=4), done=20, passed_s=10.0)
     assert latency == pytest.approx(2.0)
-    options = Options(sweep=(4, 8), requests=40, warmup=Warmup(), ramp_s=0.0)
-    assert later_s([StageSpec(StageLoad(8))], options, latency) == pytest.approx(10.0)
-    assert later_s([], options, latency) == 0.0
-    warmed = Options(sweep=(4, 8), requests=40, warmup=Warmup(requests=1), ramp_s=3.0)
-    assert later_s([StageSpec(StageLoad(8))], warmed, latency) == pytest.approx(10.0 + 2.0 + 3.0)
+    assert later_s([StageSpec(StageLoad(8))], plan(requests=40), latency) == pytest.approx(10.0)
+    assert later_s([], plan(requests=40), latency) == 0.0
+    warmed = replace(plan(requests=40), warmup_requests=1, ramp_s=3.0)
+    assert later_s([StageSpec(StageLoad(8))] * 2, warmed, latency) == pytest.approx(2 * (10.0 + 2.0 + 3.0))
 
 
 def test_rates_and_times_need_no_latency() -> None:
-    options = Options(rate=(5.0, 10.0), requests=40, warmup=Warmup())
-    assert later_s([StageSpec(StageLoad(rate_per_s=10.0))], options, None) == pytest.approx(4.0)
-    timed = Options(sweep=(1, 2), stage_time_s=30.0, warmup=Warmup(), ramp_s=0.0)
-    assert later_s([StageSpec(StageLoad(2))], timed, None) == pytest.approx(30.0)
+    assert later_s([StageSpec(StageLoad(rate_per_s=10.0))], plan(requests=40), None) == pytest.approx(4.0)
+    assert later_s([StageSpec(StageLoad(2))], plan(measure_s=30.0), None) == pytest.approx(30.0)
 
 
 def test_counted_closed_stages_need_a_latency() -> None:
-    assert later_s([StageSpec(StageLoad(2))], Options(requests=10), None) is None
+    assert later_s([StageSpec(StageLoad(2))], plan(requests=10), None) is None
