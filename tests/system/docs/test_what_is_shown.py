@@ -177,7 +177,7 @@ def locust_command(path: Path, simulator: str) -> list[str]:
 
 
 def test_llm_bench_lists_the_extensions_options(tmp_path: Path) -> None:
-    done = Site(tmp_path, "").run(["llm-bench", "--help"])
+    done = Site(tmp_path, "").run(["llm-bench", "--help-all"])
     assert done.code == 0, done.err
     assert {option.flag for option in OPTIONS} <= set(re.findall(r"--llm-[a-z-]+", done.out))
 

@@ -16,7 +16,7 @@ def test_a_very_large_run_names_the_command_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = str(write_sweep(tmp_path / "run", levels=(1,), requests=20))
-    writer = SimpleNamespace(received={0: 15, 1: 6}, book=SimpleNamespace(started=21))
+    writer = SimpleNamespace(received={0: 15, 1: 6}, book=SimpleNamespace(started=21), problem=lambda: "")
     run_report.print_end(prefix, Options(), SimpleNamespace(), writer, ())  # type: ignore[arg-type]
     assert "## Summary" in capsys.readouterr().out
     monkeypatch.setattr(run_report, "MOST_ROWS_TO_PRINT", 20)
