@@ -151,7 +151,7 @@ window.LLMParts = (() => {
 
   // ---- present figures, and those of the whole run when it is over
 
-  const asked = (users, rate) => (some(rate) ? `at ${plain(rate)} requests/s` : `of ${plain(users)} users`);
+  const asked = (users, rate) => (some(rate) ? `at ${plain(rate)} requests/s` : `of ${plain(users)} ${users === 1 ? "user" : "users"}`);
 
   const NOW = [
     ["TTFT, median", (h) => [seconds(h.newest("ttft_p50")), `p95 ${seconds(h.newest("ttft_p95"))}`]],
