@@ -389,8 +389,9 @@ class Options:
         details="The fraction is that of the requests of one stage",
     )
     keep_going: bool = JUDGE.switch(
-        "Continue if the first requests all fail with 400, 401, 403, 404 or without a connection. Default: the run "
-        "ends with exit code 2"
+        "Continue although the endpoint refuses all requests",
+        details="Without it, a run ends with exit code 2 if its first requests all fail with 400, 401, 403, 404 or "
+        "similar, or without a connection",
     )
     slo: str | None = JUDGE.option(
         str,
