@@ -1,7 +1,7 @@
 """Take the pictures of the LLM tab in docs/images: ``.venv/bin/python -m tests.system.browser.pictures``.
 
 The command starts a sweep on the simulated endpoint and takes two pictures, light and dark, in its last stage. It takes
-none and exits with code 1 if a finished stage does not have the client health "ok": then the machine is too busy.
+none and exits with code 1 if a finished stage does not have the client health "ok", or if the tab shows a banner.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ SWEEP = (1, 2, 4, 8, 16)
 WIDTH = 1280  # the tables stand side by side from 1250 px
 RUN = (
     "--llm-simulator", "ttft=150ms,itl=7ms,jitter=0.1,capacity=8", "--llm-sweep", ",".join(map(str, SWEEP)),
-    "--llm-stage-time", "20s", "--llm-slo", "ttft_p95<0.25,tpot_p95<0.012", "--autostart",
+    "--llm-stage-time", "30s", "--llm-slo", "ttft_p95<0.25,tpot_p95<0.012", "--autostart",
 )  # fmt: skip
 
 
@@ -48,29 +49,34 @@ def main() -> int:
 
 
 def take(browser: Browser, root: str) -> int:
-    """Wait for the middle of the last stage, then take both pictures."""
-    state = await_last_stage(root)
+    """Open the tab in the last stage, and take both pictures when the browser no longer disturbs the client."""
+    await_state(root, lambda state: _is_in_last_stage(state) and state["progress"]["phase"] == "MEASURE")
+    page = browser.new_page(viewport={"width": WIDTH, "height": 900})
+    page.goto(f"{root}/?tab=llm")
+    page.wait_for_selector("#llm-curve-ttft canvas")
+    state = await_state(root, lambda state: not state["banners"] or not _is_in_last_stage(state))
     health = {str(row["concurrency"]): row["health"] for row in state["stages"] if row["finished"]}
-    if set(health.values()) != {"ok"} or state["banners"]:
+    if set(health.values()) != {"ok"} or not _is_in_last_stage(state):
         print(f"The machine is too busy for the pictures: {health}, {[each['text'] for each in state['banners']]}")
         return 1
     for scheme in ("light", "dark"):
-        page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-        page.goto(f"{root}/?tab=llm")
-        page.wait_for_selector("#llm-curve-ttft canvas")
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.wait_for_timeout(1000)
         section = page.get_by_role("region", name="Throughput against latency").bounding_box()
         assert section is not None
         height = section["y"] + section["height"] + 16
         path = FOLDER / f"live-tab-{scheme}.png"
         page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
-        page.close()
         print(path)
     return 0
 
 
-def await_last_stage(root: str, timeout_s: float = 300) -> dict[str, Any]:
-    """Return the state when the last stage has measured for half of its time."""
+def _is_in_last_stage(state: dict[str, Any]) -> bool:
+    return (state["progress"] or {}).get("stage") == len(SWEEP)
+
+
+def await_state(root: str, is_reached: Callable[[dict[str, Any]], bool], timeout_s: float = 300) -> dict[str, Any]:
+    """Return the first state of the run that meets the condition."""
     limit = time.monotonic() + timeout_s
     while time.monotonic() < limit:
         time.sleep(1)
@@ -79,8 +85,7 @@ def await_last_stage(root: str, timeout_s: float = 300) -> dict[str, Any]:
                 state: dict[str, Any] = json.load(response)
         except OSError:  # Locust is still starting
             continue
-        progress = state["progress"] or {}
-        if progress.get("stage") == len(SWEEP) and progress["phase"] == "MEASURE" and (progress["left_s"] or 99) < 10:
+        if is_reached(state):
             return state
     raise SystemExit("the last stage did not begin")
 
