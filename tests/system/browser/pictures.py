@@ -54,6 +54,7 @@ def take(browser: Browser, root: str) -> int:
     page = browser.new_page(viewport={"width": WIDTH, "height": 900})
     page.goto(f"{root}/?tab=llm")
     page.wait_for_selector("#llm-curve-ttft canvas")
+    page.wait_for_timeout(14_000)  # the health of the last 10 s
     state = await_state(root, lambda state: not state["banners"] or not _is_in_last_stage(state))
     health = {str(row["concurrency"]): row["health"] for row in state["stages"] if row["finished"]}
     if set(health.values()) != {"ok"} or not _is_in_last_stage(state):
