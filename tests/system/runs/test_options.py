@@ -51,14 +51,16 @@ def test_other_commands_refuse_shortened_names(words: list[str]) -> None:
 
 
 def test_the_form_has_all_options_in_the_order_of_the_table(locust: Locust) -> None:
-    """Locust's form shows the help of each option; it shows groups only in --help."""
+    """In each group, the common options come first."""
+    groups = list(dict.fromkeys(option.group for option in OPTIONS))
+    expected = sorted(OPTIONS, key=lambda option: (groups.index(option.group), not option.common))
     port = str(free_port())
     running = locust.start("--web-port", port, "--web-host", "127.0.0.1", headless=False)
     page = fetched(f"http://127.0.0.1:{port}/")
     arguments, _end = json.JSONDecoder().raw_decode(page.split("window.templateArgs = ")[1])
     shown = {name: field for name, field in arguments["extra_options"].items() if name.startswith("llm_")}
-    assert list(shown) == [option.dest for option in OPTIONS]
-    assert [field["help_text"] for field in shown.values()] == [option.help_line for option in OPTIONS]
+    assert list(shown) == [option.dest for option in expected]
+    assert [field["help_text"] for field in shown.values()] == [option.help_line for option in expected]
     given = {"llm_input_tokens": "20,5", "llm_output_tokens": "8,2"}  # on the command line
     for option in OPTIONS:
         field = shown[option.dest]

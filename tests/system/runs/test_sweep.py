@@ -130,8 +130,9 @@ def test_users_wait_after_failures_so_that_a_dead_server_is_not_hammered(locust:
 
 def test_nobody_listening_ends_the_stage_after_twenty_failures_and_names_the_address(locust: Locust) -> None:
     done = locust.run(
-        "--host", "http://127.0.0.1:9/v1", "--llm-model", "m", "--llm-sweep", "8", "--llm-requests", "500"
-    )
+        "--host", "http://127.0.0.1:9/v1", "--llm-model", "m", "--llm-sweep", "8", "--llm-requests", "500",
+        "--llm-keep-going",
+    )  # fmt: skip
     assert done.code == 1
     rows = done.rows()
     assert {row["error_code"] for row in rows} == {"connect"}
@@ -163,10 +164,12 @@ def test_without_a_sweep_the_run_is_one_stage_of_locusts_users(locust: Locust, s
 
 def test_a_run_that_ends_before_its_test_begins_fails(locust: Locust, simulator: Simulator) -> None:
     (locust.folder / "early.py").write_text(
-        "from locust import events\n"
+        "from locust import events, task\n"
         "from llm_users import OpenAIUser\n"
         "class Chat(OpenAIUser):\n"
-        "    pass\n"
+        "    @task\n"
+        "    def go(self):\n"
+        "        self.ask()\n"
         "@events.init.add_listener\n"
         "def leave(environment, **kwargs):\n"
         "    environment.runner.quit()\n"
