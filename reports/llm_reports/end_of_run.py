@@ -336,6 +336,8 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, str]]:
+    if not path.is_file():
+        raise _Declined  # a named pipe would block
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             if None in line.values():

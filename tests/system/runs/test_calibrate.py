@@ -138,5 +138,5 @@ def test_both_helps_tell_of_it(tmp_path: Path) -> None:
     whole = subprocess.run(
         [sys.executable, "-m", "llm_users.cli", "--help"], capture_output=True, text=True, timeout=60, check=True
     ).stdout
-    assert "llm-bench calibrate: " in whole
+    assert "llm-bench calibrate " in whole
     assert "--llm-sweep" in whole
