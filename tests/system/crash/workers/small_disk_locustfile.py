@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from typing import Any
 
 from locust import events, task
@@ -20,4 +21,5 @@ class Asker(OpenAIUser):
 def limit_files(environment: Any, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
         size = int(os.environ["SMALL_DISK"])
+        sys.dont_write_bytecode = True  # Python would keep truncated compiled modules
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
