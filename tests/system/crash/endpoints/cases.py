@@ -101,8 +101,8 @@ _CONNECTING = [
     Case(
         "TLS where http:// was written",
         lambda servers: servers.script(_whole(), tls=servers.certificate("good")).replace("https://", "http://"),
-        ("connect",),
-        ("the server uses TLS on this port",),
+        ("connect", "malformed", "reset"),
+        (),
     ),
     Case("a banner instead of HTTP", _rude("banner"), ("malformed",), ("not HTTP",)),
 ]
