@@ -50,7 +50,7 @@ that lists models:
 The key in {key} is sent only to a URL that you give.
 
 Exit code 0: there is a result.
-Exit code 2: there is no server, or every request failed."""
+Exit code 2: the command found no server, or every request failed."""
 
 
 def main(arguments: Sequence[str], locustfile: Path, ports: Mapping[int, str] = LOCAL_PORTS) -> int:

@@ -149,7 +149,7 @@ window.LLMParts = (() => {
     steps.setAttribute("aria-valuetext", `${percentage} %`);
   }
 
-  // ---- present figures, and those of the whole run when it is over
+  // ---- current figures; after the end, figures of the whole run
 
   const asked = (users, rate) => (some(rate) ? `at ${plain(rate)} requests/s` : `of ${plain(users)} ${users === 1 ? "user" : "users"}`);
 

@@ -101,7 +101,7 @@ _CONNECTING = [
     Case(
         "TLS where http:// was written",
         lambda servers: servers.script(_whole(), tls=servers.certificate("good")).replace("https://", "http://"),
-        ("connect", "malformed", "reset"),
+        ("connect", "reset"),
         (),
     ),
     Case("a banner instead of HTTP", _rude("banner"), ("malformed",), ("not HTTP",)),
