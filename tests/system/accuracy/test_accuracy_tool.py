@@ -31,6 +31,8 @@ from tests.system.accuracy.endpoints import NativeEndpoint
 from tests.system.accuracy.judging import Line, wrong_health
 from tests.system.accuracy.load_run import Plan, measure
 from tests.system.accuracy.main import main
+from tests.system.accuracy.profile import EVENT_LOOP, OTHER, PARTS, part_of
+from tests.system.accuracy.profile import main as print_profile
 from tests.system.accuracy.rows import native_plans, with_references
 
 PLAN = Plan(streams=4, requests=12, ramp="0.5s", timing=Timing(ttft_s=0.2, gap_s=0.02, tokens=16))
@@ -276,3 +278,30 @@ def test_a_missing_truth_server_is_refused(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert main(["--truth", "nowhere/truth_server.c"]) == 2
     assert "no native server at nowhere" in capsys.readouterr().err
+
+
+def test_the_profile_divides_the_cpu_time_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_profile(["--streams", "8", "--requests", "80"]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "8 streams, 80 requests of 128 tokens, client ok"
+    shares = {label.strip(): float(share) for share, _, label in (line.partition("%") for line in lines)}
+    assert sum(shares.values()) == pytest.approx(100, abs=0.05 * len(shares) + 1e-9)
+    # The work of each token: these parts are never a small share.
+    assert shares["read and stamp the responses"] > 10
+    assert shares[EVENT_LOOP] > 5
+    assert shares[OTHER] < 30
+
+
+@pytest.mark.parametrize(
+    ("functions", "part"),
+    [
+        (["Hub.run"], EVENT_LOOP),
+        (["event loop", "IdleQueue._on_idle", "Hub.run"], EVENT_LOOP),
+        (["monotonic_ns", "PlainConnection._on_readable", "Hub.run"], PARTS[0][0]),
+        (["RunFiles.write_request", "_publish", "Request.run", "User.run"], PARTS[1][0]),
+        (["Request._start", "Request.run", "User.run"], "rest of a request"),
+        (["SweepShape.tick"], OTHER),
+    ],
+)
+def test_a_sample_belongs_to_the_first_part_on_its_stack(functions: list[str], part: str) -> None:
+    assert part_of(";".join(f"file.py:{name}" if "." in name or "_" in name else name for name in functions)) == part
