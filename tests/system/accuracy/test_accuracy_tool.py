@@ -289,7 +289,6 @@ def test_the_profile_divides_the_cpu_time_of_a_run(capsys: pytest.CaptureFixture
     # The work of each token: these parts are never a small share.
     assert shares["read and stamp the responses"] > 10
     assert shares[EVENT_LOOP] > 5
-    assert shares[OTHER] < 30
 
 
 @pytest.mark.parametrize(
