@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_users.number_words import counted
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
@@ -20,8 +20,9 @@ HELD_BACK_FROM = 24
 """The minimum number of chunks of an answer for a decision whether a gateway held it back (``users.buffering``): two
 bursts."""
 
-STEADY, UNSTEADY = "steady", "unsteady"
-"""Values of the stage column ``steadiness``. An empty cell means unknown."""
+STEADY, UNSTEADY, RAMPED = "steady", "unsteady", "ramped"
+"""Values of the stage column ``steadiness``. An empty cell means unknown. The rate of a ramped stage changes, so its
+queue may grow."""
 
 STEADINESS_REQUESTS = 50
 """With fewer measured requests, the steadiness of a stage is unknown: a queue at 0.8 of its capacity can double by
@@ -38,16 +39,58 @@ class Column:
     type: type
 
 
+class RateRange(NamedTuple):
+    """A rate in requests/s that changes linearly within a stage. Start and end are equal if it is constant."""
+
+    start_per_s: float
+    end_per_s: float
+
+    @property
+    def mean_per_s(self) -> float:
+        """Return the mean over the stage: its number of arrivals divided by its length."""
+        return (self.start_per_s + self.end_per_s) / 2
+
+    @property
+    def text(self) -> str:
+        """Return the rates as an option has them: ``5``, ``2..20``."""
+        if self.start_per_s == self.end_per_s:
+            return f"{self.start_per_s:g}"
+        return f"{self.start_per_s:g}..{self.end_per_s:g}"
+
+    def at(self, share: float) -> float:
+        """Return the rate after this share of the stage, from 0 to 1."""
+        return self.start_per_s + (self.end_per_s - self.start_per_s) * min(1.0, max(0.0, share))
+
+
+class Lengths(NamedTuple):
+    """The lengths of the requests of a stage in tokens: of the prompt, and at most of the answer."""
+
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def text(self) -> str:
+        """Return the lengths as an option has them: ``1024/128``."""
+        return f"{self.input_tokens}/{self.output_tokens}"
+
+
 @dataclass(frozen=True, slots=True)
 class StageLoad:
     """The load of a stage: ``users`` of a closed loop, or the target ``rate_per_s`` of an open loop (requests/s).
 
-    Both are None if a file does not contain the load. All texts that name a stage by its load use the properties of
-    this class.
+    Both are None if a file does not contain the load. If the rate changes within the stage, ``ramp`` has its values at
+    the start and at the end, and ``rate_per_s`` is their mean. ``lengths`` is set if the stages of the run have
+    different lengths. All texts that name a stage by its load use the properties of this class.
     """
 
     users: int | None = None
     rate_per_s: float | None = None
+    ramp: RateRange | None = None
+    lengths: Lengths | None = None
+
+    def with_users(self, users: int) -> StageLoad:
+        """Return the load with another number of users."""
+        return dataclasses.replace(self, users=users)
 
     @property
     def concurrency(self) -> int:
@@ -70,33 +113,47 @@ class StageLoad:
         return self.users if self.rate_per_s is None else self.rate_per_s
 
     @property
-    def order(self) -> tuple[bool, float]:
-        """Return a sort key: closed loops by users, then open loops by rate."""
-        return self.is_open, -1 if self.level is None else self.level
+    def order(self) -> tuple[Any, ...]:
+        """Return a sort key: by lengths, then closed loops by users, then open loops by rate."""
+        return self.lengths or (), self.is_open, -1 if self.level is None else self.level, self.ramp or ()
 
     @property
-    def text(self) -> str:
-        """Return the load for a log: ``8 users``, ``5 requests/s``."""
-        return counted(self.users or 0, "user") if self.rate_per_s is None else f"{self.rate_per_s:g} requests/s"
+    def rate_text(self) -> str:
+        """Return the target rate in requests/s: ``5``, ``2..20``, or "" in a closed loop."""
+        if self.rate_per_s is None:
+            return ""
+        return f"{self.rate_per_s:g}" if self.ramp is None else self.ramp.text
 
     @property
-    def short(self) -> str:
-        """Return the load for a point of a curve: ``8``, ``5/s``, ``?``."""
-        if self.rate_per_s is not None:
-            return f"{self.rate_per_s:g}/s"
+    def level_text(self) -> str:
+        """Return the load without the lengths, for a point of a curve: ``8``, ``5/s``, ``2..20/s``, ``?``."""
+        if self.is_open:
+            return f"{self.rate_text}/s"
         return "?" if self.users is None else str(self.users)
 
     @property
+    def text(self) -> str:
+        """Return the load for a log: ``8 users``, ``5 requests/s``, ``8 users, 1024/128 tokens``."""
+        level = f"{self.rate_text} requests/s" if self.is_open else counted(self.users or 0, "user")
+        return level if self.lengths is None else f"{level}, {self.lengths.text} tokens"
+
+    @property
+    def short(self) -> str:
+        """Return the load in a few characters: ``8``, ``5/s``, ``?``, ``8 x 1024/128``."""
+        return self.level_text if self.lengths is None else f"{self.level_text} x {self.lengths.text}"
+
+    @property
     def words(self) -> str:
-        """Return the load for a sentence: ``concurrency 8``, ``5 requests/s``."""
-        if self.rate_per_s is not None:
-            return f"{self.rate_per_s:g} requests/s"
-        return f"concurrency {'-' if self.users is None else self.users}"
+        """Return the load for a sentence: ``concurrency 8``, ``5 requests/s``, ``concurrency 8 (1024/128 tokens)``."""
+        users = "-" if self.users is None else self.users
+        level = f"{self.rate_text} requests/s" if self.is_open else f"concurrency {users}"
+        return level if self.lengths is None else f"{level} ({self.lengths.text} tokens)"
 
     @property
     def tag(self) -> str:
-        """Return the load for brackets: ``8 parallel``, ``5/s``."""
-        return self.short if self.is_open else f"{'-' if self.users is None else self.users} parallel"
+        """Return the load for brackets: ``8 parallel``, ``5/s``, ``8 parallel, 1024/128``."""
+        level = self.level_text if self.is_open else f"{'-' if self.users is None else self.users} parallel"
+        return level if self.lengths is None else f"{level}, {self.lengths.text}"
 
     @property
     def at(self) -> str:
@@ -104,11 +161,27 @@ class StageLoad:
         return f" at {self.words}" if self.is_known else ""
 
 
-def load_of(users: float | None, rate_per_s: float | None) -> StageLoad:
-    """Return the load in a row, a stage or a summary. NaN and ``None`` mean unknown."""
+def load_of(
+    users: float | None,
+    rate_per_s: float | None,
+    ramp: Sequence[float | None] = (None, None),
+    lengths: Sequence[float | None] = (None, None),
+) -> StageLoad:
+    """Return the load in a row, a stage or a summary. NaN and ``None`` mean unknown.
+
+    ``ramp`` are the rates at the start and at the end, ``lengths`` the tokens of prompts and answers.
+    """
+    start_per_s, end_per_s = map(_known, ramp)
+    inputs, outputs = map(_known, lengths)
+    both = Lengths(int(inputs), int(outputs)) if inputs is not None and outputs is not None else None
     if rate_per_s is not None and rate_per_s > 0:
-        return StageLoad(rate_per_s=float(rate_per_s))
-    return StageLoad() if users is None or math.isnan(users) else StageLoad(int(users))
+        ramped = RateRange(start_per_s, end_per_s) if start_per_s is not None and end_per_s is not None else None
+        return StageLoad(None, float(rate_per_s), ramped, both)
+    return StageLoad(None if users is None or math.isnan(users) else int(users), lengths=both)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _column(unit: str, meaning: str, type_: type = float, default: Any = None) -> Any:
@@ -339,7 +412,10 @@ class StageRecord:
         "s", "like lag_p99_s, without the time in which the process was ready to run but had no CPU"
     )
     steadiness: str | None = _column(
-        "", "unsteady: the queue (requests in flight, or latency) grew through the window; steady; empty: unknown", str
+        "",
+        "unsteady: the queue (requests in flight, or latency) grew through the window; steady; ramped: the rate of the "
+        "stage changes (--llm-rate 2..20), so its queue may grow; empty: unknown",
+        str,
     )
     requests_resent: int = _column("count", "measured requests with reconnects: the server received them twice", int, 0)
     requests_client_limited: int = _column(
@@ -360,11 +436,25 @@ class StageRecord:
     zero_gap_share: float | None = _column(
         "share", "share of zero gaps among the chunk gaps of answers with burst_chunks (coalesced / gaps)"
     )
+    rate_start_per_s: float | None = _column(
+        "requests/s",
+        "target rate at the start of a stage whose rate changes (--llm-rate 2..20); rate_per_s is its mean",
+    )
+    rate_end_per_s: float | None = _column("requests/s", "target rate at the end of such a stage")
+    stage_input_tokens: int | None = _column(
+        "tokens", "length of the prompts of a stage of --llm-length-sweep; empty in other runs", int
+    )
+    stage_output_tokens: int | None = _column("tokens", "maximum length of the answers of such a stage", int)
 
     @property
     def load(self) -> StageLoad:
         """Return the load that ran."""
-        return load_of(self.concurrency, self.rate_per_s)
+        return load_of(
+            self.concurrency,
+            self.rate_per_s,
+            (self.rate_start_per_s, self.rate_end_per_s),
+            (self.stage_input_tokens, self.stage_output_tokens),
+        )
 
     @property
     def shortfall(self) -> Shortfall | None:

@@ -13,7 +13,7 @@ from llm_users.load.protocol.stage import StagePlan, StageTotals
 from llm_users.number_words import counted, lasting
 from llm_users.outcome import CLIENT_LIMIT, Outcome
 from llm_users.quantile import DurationHistogram
-from llm_users.record import HELD_BACK_FROM, UNSTEADY, RequestRecord, StageLoad, StageRecord
+from llm_users.record import HELD_BACK_FROM, RAMPED, UNSTEADY, RequestRecord, StageLoad, StageRecord
 
 _MOST_MODELS = 32
 """Maximum number of models counted separately; all others count as one. A locustfile can name one per request."""
@@ -232,6 +232,10 @@ class StageBook:
             stage=stage,
             concurrency=load.concurrency,
             rate_per_s=load.rate_per_s,
+            rate_start_per_s=load.ramp.start_per_s if load.ramp is not None else None,
+            rate_end_per_s=load.ramp.end_per_s if load.ramp is not None else None,
+            stage_input_tokens=load.lengths.input_tokens if load.lengths is not None else None,
+            stage_output_tokens=load.lengths.output_tokens if load.lengths is not None else None,
             concurrency_asked=None if load.is_open else asked,
             requests_held=tally.held,
             requests_dropped=tally.outcomes[Outcome.DROPPED],
@@ -272,11 +276,17 @@ class StageBook:
                     part.present_s / (measure_s if part.quota is None else part.window_s) for part in active
                 )
         if load.is_open:
-            result.started_rate_per_s = started_rate_per_s(totals, sum(worker_load.sent for worker_load in unreported))
+            unreported_sent = sum(worker_load.sent for worker_load in unreported)
+            if load.ramp is None:
+                result.started_rate_per_s = started_rate_per_s(totals, unreported_sent)
+            elif measure_s:  # the first and the last interval differ from the mean
+                result.started_rate_per_s = (sum(part.sent for part in totals) + unreported_sent) / measure_s
         fill_client(result, totals)
         result.health = verdict(result)
         times = tally.times
-        if self._judge is not None and (load.is_open or not times.turns):
+        if load.ramp is not None:
+            result.steadiness = RAMPED
+        elif self._judge is not None and (load.is_open or not times.turns):
             result.steadiness = self._judge(times.starts, times.ends, times.measured, load.is_open) or None
         return result
 

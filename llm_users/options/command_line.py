@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from llm_users.distributions import LENGTHS, Fixed, Mixed
 from llm_users.options import llmperf, rules
 from llm_users.options.parsers import OptionError
 from llm_users.options.short_help import HELP_ALL
@@ -131,6 +132,10 @@ def read_options(parsed: Any) -> Options:
     if options.length_mix is not None:
         input_tokens, output_tokens = options.length_mix
         options = replace(options, input_tokens=input_tokens, output_tokens=output_tokens)
+    elif options.length_sweep:  # for estimates of the whole run: each stage has its own lengths
+        sizes = zip(*options.length_sweep, strict=True)
+        inputs, outputs = (Mixed([1.0] * len(each), [Fixed(LENGTHS, size) for size in each]) for each in sizes)
+        options = replace(options, input_tokens=inputs, output_tokens=outputs)
     return options
 
 

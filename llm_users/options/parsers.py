@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from llm_users.number_words import DurationError, parse_duration
 from llm_users.prices import Prices
 from llm_users.prompts import HUB, parse_hub_name, split_name
+from llm_users.record import Lengths, RateRange
 
 _MOST_DIGITS = 15
 _TARGET_FORM = "write MODEL[@URL][=WEIGHT],..., for example small=3,large@https://HOST/v1=1"
@@ -69,12 +70,37 @@ def sweep(text: str) -> tuple[int, ...]:
     return levels
 
 
-def rates(text: str) -> tuple[float, ...]:
-    """Parse the requests per second of the stages of an open loop, for example ``5,10,20``."""
-    levels = tuple(_number(part) for part in text.split(",") if part.strip())
-    if not levels or not all(0 < level <= _HIGHEST_RATE for level in levels):
-        raise OptionError(f"{text[:80]!r} is not a list of rates in requests/s; write for example 5,10,20")
-    return levels
+def rates(text: str) -> tuple[RateRange, ...]:
+    """Parse the requests per second of the stages of an open loop, for example ``5,10,20`` or ``2..20``."""
+    ranges = []
+    for part in filter(str.strip, text.split(",")):
+        start, dots, end = part.partition("..")
+        ranges.append(RateRange(_number(start), _number(end if dots else start)))
+    if not ranges or not all(_is_rate(rate) for rate in ranges):
+        raise OptionError(
+            f"{text[:80]!r} is not a list of rates in requests/s; write for example 5,10,20, or 2..20 for a rate that "
+            "changes within the stage"
+        )
+    return tuple(ranges)
+
+
+def _is_rate(rate: RateRange) -> bool:
+    return all(0 <= end <= _HIGHEST_RATE for end in rate) and rate.mean_per_s > 0
+
+
+def length_sweep(text: str) -> tuple[Lengths, ...]:
+    """Parse the lengths of the stages, for example ``1024/128,8192/1024``."""
+    pairs = []
+    for part in filter(str.strip, text.split(",")):
+        numbers = part.strip().split("/")
+        if len(numbers) != 2 or not all(n.isdecimal() and len(n) <= _MOST_DIGITS and int(n) >= 1 for n in numbers):
+            raise OptionError(
+                f"{part[:40]!r} is not a pair of lengths in tokens; write INPUT/OUTPUT, for example 1024/128,8192/1024"
+            )
+        pairs.append(Lengths(*map(int, numbers)))
+    if not pairs:
+        raise OptionError(f"{text[:40]!r} is not a list of lengths; write for example 1024/128,8192/1024")
+    return tuple(pairs)
 
 
 def trace_file(text: str) -> str:

@@ -17,7 +17,15 @@ _NOT_WITH_A_TRACE = {
     "prompt": "a trace defines the lengths of prompts",
     "prompts": "a trace defines the lengths of prompts",
     "length_mix": "a trace defines the lengths of prompts and answers",
+    "length_sweep": "a trace defines the lengths of prompts and answers",
     "shared_prefix": "a trace defines which parts its prompts share",
+}
+_NOT_WITH_A_LENGTH_SWEEP = {
+    "length_mix": "a stage has one pair of lengths",
+    "prompt": "the text defines its length",
+    "prompts": "the dataset defines the lengths of prompts",
+    "conversations": "a conversation grows with each turn",
+    "find": "search with one pair of lengths: --llm-input-tokens and --llm-output-tokens",
 }
 _ONLY_WITH_A_TRACE = ("trace_speed", "trace_window", "trace_unit", "trace_block_size")
 
@@ -46,6 +54,19 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
             "--llm-trace-speed, --llm-trace-window, --llm-trace-unit and --llm-trace-block-size need a trace; give one "
             "with --llm-trace",
         )
+    if o.length_sweep:
+        for name, why in _NOT_WITH_A_LENGTH_SWEEP.items():
+            yield _is_given(o, name), f"--llm-length-sweep and {option_named(name).flag} exclude each other: {why}"
+        yield not (o.sweep or o.rate or o.trace), "--llm-length-sweep needs --llm-sweep or --llm-rate"
+    has_ramp = any(rate.start_per_s != rate.end_per_s for rate in o.rate)
+    yield (
+        has_ramp and o.stage_time_s is None,
+        "--llm-rate: a rate that changes within a stage needs the length of the stage; give --llm-stage-time",
+    )
+    yield (
+        has_ramp and o.find is not None,
+        "--llm-rate: with --llm-find, write the range of the search as LOW,HIGH, for example 1,64",
+    )
     yield (
         o.prompt is not None and o.prompts is not None,
         "--llm-prompt and --llm-prompts exclude each other; give one of them",
@@ -70,7 +91,8 @@ def _rules(o: Options) -> Iterator[tuple[bool, str]]:
         bool(o.targets) and o.model is not None,
         "--llm-model and --llm-targets exclude each other: targets name their models",
     )
-    for flag, ends in (("--llm-sweep", o.sweep), ("--llm-rate", o.rate)):
+    rates = tuple(rate.mean_per_s for rate in o.rate)
+    for flag, ends in (("--llm-sweep", o.sweep), ("--llm-rate", rates)):
         yield (
             o.find is not None and (len(ends) > 2 or (len(ends) == 2 and ends[0] >= ends[1])),
             f"{flag}: with --llm-find, write the range of the search as LOW,HIGH, for example 1,64",

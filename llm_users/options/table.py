@@ -24,6 +24,7 @@ from llm_users.options import parsers
 from llm_users.options.parsers import Target, Warmup
 from llm_users.prices import Prices
 from llm_users.prompts import BLOCK_TOKENS, UNITS, Pictures, Prefixes, parse_mix, parse_window
+from llm_users.record import Lengths, RateRange
 
 APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
 DEFAULT_REQUESTS = 100
@@ -209,6 +210,14 @@ class Options:
         "Mix of lengths: 80:500/100,20:4000/500",
         details="It replaces --llm-input-tokens and --llm-output-tokens",
     )
+    length_sweep: tuple[Lengths, ...] = SEND.option(
+        parsers.length_sweep,
+        "INPUT/OUTPUT,...",
+        "Sweep of lengths: 1024/128,8192/1024",
+        details="Tokens of the prompt and maximum tokens of the answer. Every stage of --llm-sweep or --llm-rate runs "
+        "with each pair",
+        absent=(),
+    )
     prompt: str | None = SEND.option(str, "TEXT", "One fixed prompt for every request")
     prompts: str | None = SEND.option(
         parsers.prompts_file,
@@ -305,8 +314,12 @@ class Options:
     sweep: tuple[int, ...] = LOAD.option(
         parsers.sweep, "LIST", "Concurrency of each stage, for example 1,2,4,8", absent=(), common=True
     )
-    rate: tuple[float, ...] = LOAD.option(
-        parsers.rates, "LIST", "Open loop: requests/s of each stage: 5,10,20", absent=()
+    rate: tuple[RateRange, ...] = LOAD.option(
+        parsers.rates,
+        "LIST",
+        "Open loop: requests/s of each stage: 5,10,20",
+        details="2..20 is a rate that grows from 2 to 20 within the stage; it needs --llm-stage-time",
+        absent=(),
     )
     arrivals: ArrivalGap = LOAD.option(
         partial(Distribution.parse, quantity=ARRIVAL_GAPS),
@@ -505,7 +518,8 @@ class Options:
     @property
     def stages(self) -> int:
         """Return the maximum number of stages of the run."""
-        return self.find_stages if self.find else max(1, len(self.sweep), len(self.rate))
+        listed = max(1, len(self.length_sweep)) * max(1, len(self.sweep), len(self.rate))
+        return self.find_stages if self.find else listed
 
     @property
     def most_users(self) -> int:

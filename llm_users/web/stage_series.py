@@ -6,6 +6,7 @@ finished stage has the figures of ``llm-report`` to the last digit, because the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
 from collections import Counter
@@ -126,10 +127,11 @@ class StageSeries:
                 self._unmeasured.add((record.framework, record.model))
             return
         key = record.framework, record.model, record.concurrency, record.rate_per_s
+        load = dataclasses.replace(record.load, ramp=self.load.ramp, lengths=self.load.lengths)
         if not self._groups:
-            self.load = record.load
+            self.load = load
         if key not in self._groups and len(self._groups) < MOST_GROUPS:
-            self._groups[key] = Group(record.load, record.framework, record.model)
+            self._groups[key] = Group(load, record.framework, record.model)
         group = self._groups.get(key) or self._groups.setdefault((), Group(self.load, "", "other models"))
         outcome = record.outcome
         group.outcomes[outcome] += 1
@@ -188,14 +190,23 @@ class StageSeries:
     def _row(self, load: StageLoad, outcomes: Counter[Outcome], figures: dict[str, Any]) -> dict[str, Any]:
         return {
             COL.stage: self.stage,
-            COL.concurrency: load.users,
-            COL.rate_per_s: None if load.rate_per_s is None else as_written(load.rate_per_s),
+            **load_fields(load),
             COL.health: None,
             COL.steadiness: None,
             **_counts(outcomes),
             **figures,
             **dict.fromkeys(_RATES),
         }
+
+
+def load_fields(load: StageLoad) -> dict[str, Any]:
+    """Return the fields of the page that name a stage's load. ``ramp`` and ``lengths`` are texts, or None."""
+    return {
+        COL.concurrency: load.users,
+        COL.rate_per_s: None if load.rate_per_s is None else as_written(load.rate_per_s),
+        "ramp": load.ramp.text if load.ramp is not None else None,
+        "lengths": load.lengths.text if load.lengths is not None else None,
+    }
 
 
 class RunTotals:

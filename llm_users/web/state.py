@@ -20,7 +20,7 @@ from llm_users.record import COL, RequestRecord
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
 from llm_users.web.samples import WINDOW_TICKS, History, Rate, SlidingHistogram
-from llm_users.web.stage_series import RunTotals, StageSeries
+from llm_users.web.stage_series import RunTotals, StageSeries, load_fields
 from llm_users.web.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,9 @@ class LiveState:
         if record.run_id == self.run and record.stage not in self._finished:
             series = self._running.get(record.stage)
             if series is None:
-                series = self._running[record.stage] = StageSeries(record.stage, record.load)
+                plan = self.coordinator.plan
+                load = plan.load if plan is not None and plan.stage == record.stage else record.load
+                series = self._running[record.stage] = StageSeries(record.stage, load)
             series.add(record)
 
     def on_live(self, message: Live) -> None:
@@ -188,7 +190,7 @@ class LiveState:
             "throttled_per_s": rates["throttled"].per_s,
             "in_flight": self._workers.in_flight if plan else 0,
             "users": plan.load.users if plan else 0,
-            COL.rate_per_s: plan.load.rate_per_s if plan else None,
+            COL.rate_per_s: self._target_rate(plan) if plan else None,
             "lag_p99": self._workers.lag_p99,
             **self._workers.cpu(),
             "stage": plan.stage if plan else None,
@@ -324,13 +326,22 @@ class LiveState:
         return {
             "stage": plan.stage,
             "stages": self.coordinator.stages,
-            "concurrency": plan.load.users,
-            COL.rate_per_s: plan.load.rate_per_s,
+            **load_fields(plan.load),
             "phase": _PHASES[self._phase(plan.stage)],
             "done": done if of is None else min(done, of),
             "of": of,
             "left_s": round(min(left), 1) if left else None,
         }
+
+    def _target_rate(self, plan: StagePlan) -> float | None:
+        """Return the present target rate of an open loop in requests/s."""
+        ramp = plan.load.ramp
+        if ramp is None or not plan.measure_s:
+            return plan.load.rate_per_s
+        passed_s = 0.0
+        if self._measuring is not None and self._measuring[0] == plan.stage:
+            passed_s = time.monotonic() - self._measuring[1]
+        return ramp.at(passed_s / plan.measure_s)
 
     def _stages(self) -> list[dict[str, Any]]:
         running = [series.running_row() for series in self._running.values() if series.requests]

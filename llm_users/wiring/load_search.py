@@ -54,7 +54,8 @@ class SearchStages:
         self._objectives = llm_reports.parse_objectives(options.find or "")
         self._most_stages = options.find_stages
         if options.rate:
-            low, high = options.rate[0], options.rate[1] if len(options.rate) > 1 else options.rate[0] * MOST_TIMES_LOW
+            low, *rest = (rate.start_per_s for rate in options.rate)
+            high = rest[0] if rest else low * MOST_TIMES_LOW
         else:
             low = float(options.sweep[0] if options.sweep else 1)
             high = max(low, float(options.most_users))

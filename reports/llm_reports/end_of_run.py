@@ -310,7 +310,11 @@ def _group(run: _Run, key: _Key, line: Mapping[str, str]) -> _Group:
     return _Group(
         run=run,
         stage=stage,
-        load=load_of(users, None),
+        load=load_of(
+            users,
+            None,
+            lengths=[float(line.get(name) or math.nan) for name in (COL.stage_input_tokens, COL.stage_output_tokens)],
+        ),
         framework=framework,
         model=model,
         health=line.get(COL.health, ""),

@@ -16,7 +16,7 @@ from llm_users.load.coordinator.expected_usage import requests_of_stage
 from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.prices import Price, PriceError
-from llm_users.record import RequestRecord
+from llm_users.record import Lengths, RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Budget:
         self._options = options
         self._reserves_quota = reserves_quota
         self._late_s = ROWS_LATE_S if distributed else 0.0
-        self._input = options.input_tokens.mean
-        self._output = options.output_tokens.mean
+        self._input: float = options.input_tokens.mean
+        self._output: float = options.output_tokens.mean
         self._shortest_s = math.inf
         self._highest_cost = 0.0
         self._unpriced: set[str] = set()
@@ -58,9 +58,14 @@ class Budget:
         if record.end_to_end_latency_s:
             self._shortest_s = min(self._shortest_s, record.end_to_end_latency_s)
 
-    def plan(self, stage: int, users: int, *, free: bool) -> str | None:
-        """Log what a stage reserves and costs. Return why the stage must not start, or None."""
+    def plan(self, stage: int, users: int, *, free: bool, lengths: Lengths | None = None) -> str | None:
+        """Log what a stage reserves and costs. Return why the stage must not start, or None.
+
+        ``lengths`` are those of the stage's requests if they differ from the mean lengths of the run.
+        """
         options = self._options
+        if lengths is not None:
+            self._input, self._output = lengths
         requests = requests_of_stage(options, users, free=free)
         text = self.describe_stage(users, requests)
         if text:

@@ -157,7 +157,12 @@ class Coordinator:
         self._sequence = self._make_stages(options)
         first = self._sequence.next(None)
         self._budget = Budget(options, distributed=clients != [None], reserves_quota=self._reserves_quota)
-        self.refused = self._budget.plan(1, first.most(options) if first else users, free=first is None)
+        self.refused = self._budget.plan(
+            1,
+            first.most(options) if first else users,
+            free=first is None,
+            lengths=first.load.lengths if first else None,
+        )
         if self.refused:
             logger.error("the run is refused: %s", self.refused)
             return
@@ -226,7 +231,9 @@ class Coordinator:
             if spec is None:
                 self.ended_by_itself = True
                 return None
-            if over_budget := self._budget.plan(plan.stage + 1, spec.most(self.options), free=False):
+            if over_budget := self._budget.plan(
+                plan.stage + 1, spec.most(self.options), free=False, lengths=spec.load.lengths
+            ):
                 self._end_for_budget(over_budget)
                 self.ended_by_itself = True
                 return None
@@ -406,7 +413,7 @@ class Coordinator:
             return
         if not self._plan.load.is_open:
             asked = max(0, target - others)
-            self._plan = replace(self._plan, load=StageLoad(asked), concurrency_asked=asked)
+            self._plan = replace(self._plan, load=self._plan.load.with_users(asked), concurrency_asked=asked)
             if others and not self._others_said:
                 self._others_said = True
                 self._pool.say(
@@ -431,7 +438,7 @@ class Coordinator:
         self._users_wanted, self._users_given = users, None
         self._stop_gathering_timer()
         if not self._admitted:  # nothing was measured with the earlier number
-            self._plan = replace(plan, load=StageLoad(users), concurrency_asked=users)
+            self._plan = replace(plan, load=plan.load.with_users(users), concurrency_asked=users)
         elif self.workers.all_done:
             return
         elif plan.stage >= MOST_FREE_STAGES:
@@ -827,7 +834,7 @@ class Coordinator:
             requests = plan.requests
             if plan.free and requests is not None:
                 requests = max(0, requests - self._measured)
-            self._plan = plan = replace(plan, load=StageLoad(self._ready), requests=requests)
+            self._plan = plan = replace(plan, load=plan.load.with_users(self._ready), requests=requests)
         if not plan.free:
             length = self._spec.length_text(plan.requests, plan.measure_s)
             logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)

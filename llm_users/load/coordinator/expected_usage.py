@@ -92,7 +92,8 @@ def request_count(options: Options, *, workers: int = 1, users: int = 0) -> Requ
     if options.rate:
         return _open_loop_count(options, workers)
     stages = [
-        requests_of_stage(options, stage_users, free=not options.staged) for stage_users in options.sweep or (users,)
+        requests_of_stage(options, stage_users, free=not options.staged)
+        for stage_users in (options.sweep or (users,)) * max(1, len(options.length_sweep))
     ]
     number = sum(requests for requests in stages if requests is not None)
     if not number:
@@ -116,13 +117,13 @@ def requests_of_stage(options: Options, users: int, *, free: bool) -> int | None
 
 def _open_loop_count(options: Options, workers: int) -> RequestCount:
     warmup, number, exact = options.stage_warmup, 0.0, True
-    for rate in options.rate:
+    for rate in options.rate * max(1, len(options.length_sweep)):
         measured: float = requests_of_stage(options, 0, free=False) or 0
         if options.stage_time_s is not None:
-            arrivals = rate * options.stage_time_s
+            arrivals = rate.mean_per_s * options.stage_time_s
             measured = min(measured, arrivals) if measured else arrivals
             exact = False
-        number += measured + workers * warmup.requests + rate * warmup.time_s
+        number += measured + workers * warmup.requests + rate.start_per_s * warmup.time_s
     return RequestCount(round(number), "" if exact and not warmup.time_s else "about")
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.prompts import Trace
-from llm_users.record import RequestRecord, StageLoad, StageRecord
+from llm_users.record import RateRange, RequestRecord, StageLoad, StageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,18 @@ def trace_stage(options: Options, trace: Trace) -> StageSpec:
 def listed_stages(options: Options, replay: StageSpec | None = None) -> StageSequence:
     """Return the stages that the options define by a trace, by rates or by concurrencies.
 
-    The sequence is empty when Locust's own options define the users.
+    A sweep of lengths runs all loads with the first lengths, then with the next ones. The sequence is empty when
+    Locust's own options define the users.
     """
     if replay is not None:
         return FixedStages((replay,))
-    if options.rate:
-        return FixedStages(tuple(StageSpec(StageLoad(rate_per_s=rate)) for rate in options.rate))
-    return FixedStages(tuple(StageSpec(StageLoad(users)) for users in options.sweep))
+    loads = [_load_of_rate(rate) for rate in options.rate] or [StageLoad(users) for users in options.sweep]
+    return FixedStages(
+        tuple(
+            StageSpec(replace(load, lengths=lengths)) for lengths in options.length_sweep or (None,) for load in loads
+        )
+    )
+
+
+def _load_of_rate(rate: RateRange) -> StageLoad:
+    return StageLoad(rate_per_s=rate.mean_per_s, ramp=rate if rate.end_per_s != rate.start_per_s else None)

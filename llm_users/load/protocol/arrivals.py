@@ -6,12 +6,14 @@ the distribution exactly, for any number of workers. When a worker leaves, the o
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from random import Random
 from typing import NamedTuple
 
 from llm_users.distributions import ArrivalGap
+from llm_users.record import RateRange
 
 
 def arrival_times_s(gap: ArrivalGap, rate_per_s: float, seed: str) -> Iterator[float]:
@@ -21,6 +23,41 @@ def arrival_times_s(gap: ArrivalGap, rate_per_s: float, seed: str) -> Iterator[f
     while True:
         at_s += gap.draw(rng) * mean_s
         yield at_s
+
+
+def ramp_times_s(
+    gap: ArrivalGap, rates: RateRange, length_s: float, seed: str, *, warmup: int = 0, warmup_s: float = 0.0
+) -> Iterator[float]:
+    """Yield the arrival times of a rate that changes linearly over ``length_s``, in seconds from the start of a stage.
+
+    The gaps of a process with mean rate 1 are drawn and scaled in time: arrival n comes when the integral of the rate
+    reaches the sum of the first n gaps. So constant gaps give the exact number of arrivals of the integral, and a
+    Poisson process becomes the inhomogeneous Poisson process with this rate.
+
+    The change begins after ``warmup`` arrivals and after ``warmup_s``. Until then, the rate has its first value, or its
+    mean if the first value is 0. After the change it keeps its last value. The arrivals end if that is 0.
+    """
+    start, end = rates
+    warmup_rate = start or rates.mean_per_s
+    rng, drawn, number = Random(seed), 0.0, 0
+    begin_s = warmup_s
+    before = warmup_rate * warmup_s  # the integral of the rate before the change
+    growth = (end - start) / length_s
+    total = rates.mean_per_s * length_s
+    while True:
+        drawn += gap.draw(rng)
+        number += 1
+        if number <= warmup:
+            begin_s, before = max(begin_s, drawn / warmup_rate), max(before, drawn)
+        rest = drawn - before
+        if number <= warmup or rest <= 0:
+            yield drawn / warmup_rate
+        elif rest <= total:
+            yield begin_s + 2 * rest / (start + math.sqrt(max(0.0, start * start + 2 * growth * rest)))
+        elif end:
+            yield begin_s + length_s + (rest - total) / end
+        else:
+            return
 
 
 class ArrivalShare(NamedTuple):

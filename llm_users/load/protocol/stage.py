@@ -41,7 +41,7 @@ import msgspec
 from msgspec import Meta
 
 from llm_users.distributions import ArrivalGap
-from llm_users.load.protocol.arrivals import arrival_times_s
+from llm_users.load.protocol.arrivals import arrival_times_s, ramp_times_s
 from llm_users.record import StageLoad
 
 Phase = Literal["idle", "ramp", "warmup", "measure", "drain"]
@@ -149,4 +149,9 @@ def arrival_times_of(
     if trace_times_s is not None:
         return trace_times_s[: plan.requests]
     assert plan.load.rate_per_s is not None
-    return arrival_times_s(arrivals, plan.load.rate_per_s, f"{seed}:{plan.stage}:arrivals")
+    name = f"{seed}:{plan.stage}:arrivals"
+    if plan.load.ramp is None:
+        return arrival_times_s(arrivals, plan.load.rate_per_s, name)
+    assert plan.measure_s is not None
+    warmup = plan.warmup_requests * plan.workers
+    return ramp_times_s(arrivals, plan.load.ramp, plan.measure_s, name, warmup=warmup, warmup_s=plan.timed_warmup_s)

@@ -152,7 +152,7 @@ class AdmissionGate:
         workers admit.
         """
         if users_in_all is not None and not self.plan.load.is_open:
-            self.plan = replace(self.plan, load=StageLoad(users_in_all))
+            self.plan = replace(self.plan, load=self.plan.load.with_users(users_in_all))
         plan = self.plan
         self.admitted = True
         self._measurement.told(time.monotonic_ns())

@@ -21,6 +21,7 @@ from gevent.event import Event
 
 from llm_users import secrets
 from llm_users.collect.spool import StartCounts
+from llm_users.distributions import LENGTHS, Fixed
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.arrivals import ArrivalShare
 from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
@@ -36,8 +37,8 @@ from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.load.worker.stall_guard import GuardedWorker, MasterLink, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
-from llm_users.prompts import Prompt, Tokenizer, Trace, load_tokenizer, make_source
-from llm_users.record import RequestRecord
+from llm_users.prompts import Prompt, PromptSource, Tokenizer, Trace, load_tokenizer, make_source
+from llm_users.record import Lengths, RequestRecord
 from llm_users.transport import endpoint
 from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
@@ -105,6 +106,8 @@ class WorkerProcess(StartControl, GuardedWorker):
         self._run_context: RunContext | None = None
         self._trace_times_s: list[float] | None = None
         self._trace_prompts: TracePrompts | None = None
+        self._make_source: partial[PromptSource] | None = None
+        self._lengths: Lengths | None = None  # of the prompts that are built
         self._quota: int | None = None
         self._built_stage = -1
         self._preparing: gevent.Greenlet[[], None] | None = None
@@ -130,7 +133,7 @@ class WorkerProcess(StartControl, GuardedWorker):
         self.cut_short()
         self._run = message
         self._run_context = self._live = self._preparing = None
-        self._trace_times_s = self._trace_prompts = None
+        self._trace_times_s = self._trace_prompts = self._lengths = None
         self._built_stage = -1
         self._stage = 0
         self._spawned_early = False
@@ -498,23 +501,22 @@ class WorkerProcess(StartControl, GuardedWorker):
         """Create the queue of prompts, and the queue of conversations if a user class holds them."""
         run = self._run
         assert run is not None
-        source = in_thread(
-            partial(
-                make_source,
-                tokenizer=tokenizer,
-                input_lengths=options.input_tokens,
-                output_lengths=options.output_tokens,
-                seed=options.seed,
-                run_key=run.run_key,
-                text=options.prompt,
-                file=options.prompts,
-                trace=trace,
-                in_order=options.prompts_order == "file",
-                prefixes=options.shared_prefix,
-                cache_bust=run.run if options.cache_bust else None,
-                pictures=options.images,
-            )
+        self._make_source = partial(
+            make_source,
+            tokenizer=tokenizer,
+            input_lengths=options.input_tokens,
+            output_lengths=options.output_tokens,
+            seed=options.seed,
+            run_key=run.run_key,
+            text=options.prompt,
+            file=options.prompts,
+            trace=trace,
+            in_order=options.prompts_order == "file",
+            prefixes=options.shared_prefix,
+            cache_bust=run.run if options.cache_bust else None,
+            pictures=options.images,
         )
+        source = in_thread(self._make_source)
         for note in source.notes:
             self._note(note)
         first, step = run.first_prompt, run.prompt_step
@@ -530,6 +532,11 @@ class WorkerProcess(StartControl, GuardedWorker):
         holders = [user_class for user_class in user_classes if user_class.holds_conversations]
         if not holders:
             return prompts, None
+        if options.length_sweep:
+            raise ValueError(
+                f"--llm-length-sweep does not apply to conversations, and {holders[0].__name__} holds conversations: "
+                "their prompts grow with each turn"
+            )
         make_conversations = partial(
             ConversationQueue,
             options,
@@ -546,6 +553,7 @@ class WorkerProcess(StartControl, GuardedWorker):
         """Build the prompts that the stage needs before it starts (``prompt_queue``)."""
         plan = self.gate.plan
         self._report_progress()
+        self._change_lengths(plan.load.lengths)
         least = users = math.ceil(plan.users / plan.workers)
         rate_per_s = plan.load.rate_per_s
         if rate_per_s is not None:
@@ -564,6 +572,17 @@ class WorkerProcess(StartControl, GuardedWorker):
         if self.gate.plan is plan and not self._finished:
             self._built_stage = plan.stage
             self._on_ready(plan.stage, 0)
+
+    def _change_lengths(self, lengths: Lengths | None) -> None:
+        """Build the prompts of a stage with its own lengths, if it has any and they are new."""
+        if lengths is None or lengths == self._lengths:
+            return
+        assert self._run_context is not None
+        assert self._make_source is not None
+        self._lengths = lengths
+        inputs, outputs = (Fixed(LENGTHS, size) for size in lengths)
+        source = in_thread(partial(self._make_source, input_lengths=inputs, output_lengths=outputs))
+        self._run_context.prompts.change_source(source)
 
     def _on_ready(self, _stage: int, _waiting: int) -> None:
         if not self._reporting:

@@ -126,6 +126,20 @@ class PromptQueue(Generic[EntryT]):
             self._starting = False
         self._build_on()
 
+    def change_source(self, source: _Source[EntryT]) -> None:
+        """Build all further prompts with another source. Prompts that are ready are built again.
+
+        Call it between two stages, when no user takes prompts.
+        """
+        self._foreseen, self._endless = 0, False
+        if self._builder is not None:
+            self._builder.join()
+        self._next_index -= len(self._ready) * self._step
+        self._ready.clear()
+        self._source, self._different = source, source.different
+        self._held_tokens = self._built = 0
+        self._mean_tokens = 0.0
+
     def entries_of(self, requests: int) -> int:
         """Return the average number of prompts (or conversations) in this number of requests."""
         return requests

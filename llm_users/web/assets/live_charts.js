@@ -199,6 +199,11 @@ window.LLMLiveCharts = (() => {
   // ---- throughput against latency
 
   const loadOf = ({ rate_per_s: rate, concurrency }) => rate ?? concurrency ?? 0;
+  const first = new Map(); // pairs of lengths, in the order in which they ran
+  const lengthsOf = ({ lengths }) => {
+    if (!first.has(lengths)) first.set(lengths, first.size);
+    return first.get(lengths);
+  };
 
   function curves() {
     const grid = make("div", { className: "llm-curves" });
@@ -212,9 +217,13 @@ window.LLMLiveCharts = (() => {
       // By load, because a load search tries loads in another order, and the line must not go back and forth.
       const points = stages
         .filter((each) => some(each.output_throughput_token_per_s))
-        .sort((a, b) => loadOf(a) - loadOf(b) || a.stage - b.stage);
+        .sort((a, b) => lengthsOf(a) - lengthsOf(b) || loadOf(a) - loadOf(b) || a.stage - b.stage);
+      // A sweep of lengths has one line per pair of lengths: an empty point ends a line.
+      const separated = points.flatMap((point, i) =>
+        i && point.lengths !== points[i - 1].lengths ? [{ separates: true }, point] : [point],
+      );
       for (const each of drawn) {
-        const options = curveOf(each.spec, points, log, objectives);
+        const options = curveOf(each.spec, separated, log, objectives);
         if (each.chart) each.chart.set({ ...options, keepZoom: true });
         else each.chart = xy(each.host, options);
       }
@@ -239,8 +248,8 @@ window.LLMLiveCharts = (() => {
       ...look,
       kind: "curve",
       x: points.map((point) => latency(point, key)),
-      y: points.map((point) => point.output_throughput_token_per_s),
-      labels: points.map((point) => loadShort(point)),
+      y: points.map((point) => point.output_throughput_token_per_s ?? null),
+      labels: points.map((point) => (point.separates ? "" : loadShort(point))),
       hollow: points.map((point) => !point.finished),
       tip: (i) => [
         `${loadWords(points[i])}${points[i].finished ? "" : ", still running"}`,
@@ -263,7 +272,7 @@ window.LLMLiveCharts = (() => {
 
   function spoken(name, metric, points) {
     if (!points.length) return `Output tokens per second against ${name.toLowerCase()}: no stage has figures yet.`;
-    const each = points.map(
+    const each = points.filter((point) => !point.separates).map(
       (point) =>
         `${loadWords(point)}${point.finished ? "" : " (running)"}: ` +
         `${plain(point.output_throughput_token_per_s)} tokens/s at median ${seconds(seen(point, metric)?.median)}, ` +

@@ -33,11 +33,15 @@ window.LLMDom = (() => {
 
   // The requested load of a stage: users, or in an open loop requests per second.
   const isOpen = ({ rate_per_s: rate }) => some(rate);
-  const loadShort = (of) => (isOpen(of) ? `${of.rate_per_s}/s` : String(of.concurrency ?? of.stage ?? "?"));
+  // A rate that changes within the stage has a text, such as 2..20. The lengths of a sweep of lengths are 1024/128.
+  const rateText = (of) => of.ramp ?? String(of.rate_per_s);
+  const loadShort = (of) =>
+    (isOpen(of) ? `${rateText(of)}/s` : String(of.concurrency ?? of.stage ?? "?")) + (of.lengths ? ` x ${of.lengths}` : "");
 
   function loadWords(of) {
-    if (isOpen(of)) return `${of.rate_per_s} requests/s`;
-    return `${of.concurrency ?? "?"} parallel ${of.concurrency === 1 ? "request" : "requests"}`;
+    const lengths = of.lengths ? `, ${of.lengths} tokens` : "";
+    if (isOpen(of)) return `${rateText(of)} requests/s${lengths}`;
+    return `${of.concurrency ?? "?"} parallel ${of.concurrency === 1 ? "request" : "requests"}${lengths}`;
   }
 
   // A table with a caption and column headers. Columns: { title, help, value(row), text(value), words, sentence, varying,

@@ -142,7 +142,7 @@ window.LLMParts = (() => {
       each.firstChild.style.width = `${100 * share(k)}%`;
       each.toggleAttribute("data-here", Boolean(at) && k + 1 === at.stage);
       const of = at?.stage === k + 1 ? at : stages.find((one) => one.stage === k + 1);
-      write(each.lastChild, of ? loadShort({ rate_per_s: of.rate_per_s, concurrency: of.concurrency ?? "" }) : "");
+      write(each.lastChild, of ? loadShort({ ...of, concurrency: of.concurrency ?? "", stage: undefined }) : "");
     });
     const percentage = count ? Math.round((100 * total) / count) : 0;
     steps.setAttribute("aria-valuenow", percentage);
@@ -256,8 +256,10 @@ window.LLMParts = (() => {
   // As in the report's tables: one column for each kind of load in the run.
   const LOADS = [
     { title: "Concurrency", value: (row) => row.concurrency, words: true, wanted: (rows) => !rows.every(isOpen) },
-    { title: "Rate", help: "Target, in requests per second", value: (row) => row.rate_per_s, words: true,
+    { title: "Rate", help: "Target, in requests per second", value: (row) => row.ramp ?? row.rate_per_s, words: true,
       wanted: (rows) => rows.some(isOpen) },
+    { title: "ISL/OSL", help: "Tokens of the prompt, and maximum tokens of the answer", value: (row) => row.lengths,
+      words: true, wanted: (rows) => rows.some((row) => row.lengths) },
   ]; // prettier-ignore
 
   function percentiles(caption, metric, digits) {

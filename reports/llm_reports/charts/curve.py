@@ -29,7 +29,7 @@ from llm_reports.run import Run
 from llm_reports.slo.objectives import FAILURES_ALLOWED, Objectives
 from llm_reports.slo.stage_doubts import unfit
 from llm_users.quantile import quantile
-from llm_users.record import UNSTEADY, StageLoad
+from llm_users.record import UNSTEADY, Lengths, StageLoad
 
 # Three words for four tokens, the published factor for English text: 10 tokens/s are 450 words per minute.
 WORDS_PER_TOKEN = 0.75
@@ -148,12 +148,16 @@ class Point:
             self.steadiness if self.steadiness == UNSTEADY else "",
             self.shortfall,
         ]
-        return f"{self.load.short} ({', '.join(filter(None, remarks))})" if any(remarks) else self.load.short
+        level = self.load.level_text
+        return f"{level} ({', '.join(filter(None, remarks))})" if any(remarks) else level
+
+
+_CurveKey = tuple[Run, str, str, Lengths | None]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The stages of one run, framework and model, in the order of their loads."""
+    """The stages of one run, framework, model and pair of lengths, in the order of their loads."""
 
     name: str
     points: tuple[Point, ...]
@@ -183,13 +187,13 @@ def curves(
     latencies = latencies_of(groups)
     rates = {stage.group: stage for stage in stages}
     searches = {run: search_of(run) for run in dict.fromkeys(group.run for group in groups)}
-    points_by_curve: dict[tuple[Run, str, str], list[Point]] = {}
-    first_groups: dict[tuple[Run, str, str], Group] = {}
+    points_by_curve: dict[_CurveKey, list[Point]] = {}
+    first_groups: dict[_CurveKey, Group] = {}
     for group, label in zip(groups, labels, strict=True):
         point = _point(group, label, rates.get(group), latencies, [*dict.fromkeys([*QUANTILES, *more])])
         if (search := searches[group.run]) is not None:
             point = dataclasses.replace(point, mark=search.mark(group.stage))
-        key = (group.run, group.framework, group.model)
+        key = (group.run, group.framework, group.model, group.load.lengths)
         points_by_curve.setdefault(key, []).append(point)
         first_groups.setdefault(key, group)
     return [
@@ -202,8 +206,16 @@ def _names(firsts: Sequence[Group]) -> list[str]:
     """Return names for the curves that start with these groups: framework, model and run where they differ, and
     conditions.
     """
-    parts = [(group.framework, group.model, group.run.name) for group in firsts]
-    differing = [i for i in range(3) if len({part[i] for part in parts}) > 1] or [1]
+    parts = [
+        (
+            group.framework,
+            group.model,
+            group.run.name,
+            f"{lengths.text} tokens" if (lengths := group.load.lengths) else "",
+        )
+        for group in firsts
+    ]
+    differing = [i for i in range(4) if len({part[i] for part in parts}) > 1] or [1]
     conditions = distinctions(firsts, by_load=False)
     return [
         ", ".join([" ".join(part[i] or "-" for i in differing), *words_of(conditions, index, without=(RUN,))])

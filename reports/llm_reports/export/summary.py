@@ -33,8 +33,10 @@ _FIGURES = tuple(field.name for field in dataclasses.fields(Summary) if field.na
 _WITH_INTERVAL = ("mean", *PERCENTILES)
 _ENDS = tuple(f"{figure}_ci_{end}" for figure in _WITH_INTERVAL for end in ("low", "high"))
 _REAL = (*(name for name in _FIGURES if name != "n"), *_ENDS, COL.rate_per_s)
+_LENGTHS = (COL.stage_input_tokens, COL.stage_output_tokens)
 COLUMNS = (
     "run", COL.framework, COL.model, COL.stage, COL.concurrency, "metric", "unit", *_FIGURES, *_ENDS, COL.rate_per_s,
+    *_LENGTHS,
 )  # fmt: skip
 
 # Figures with exactly one value per stage: all measured columns of PREFIX_llm_stages.csv except the key, the clock time
@@ -64,7 +66,7 @@ class Line:
         intervals = [self.figures.intervals.get(name, UNKNOWN) for name in _WITH_INTERVAL]
         ends = [end for interval in intervals for end in (interval.low, interval.high)]
         known = [figure if math.isfinite(figure) else None for figure in (*figures, *ends)]
-        return [*names, *known, self.load.rate_per_s]
+        return [*names, *known, self.load.rate_per_s, *(self.load.lengths or (None, None))]
 
 
 def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
@@ -75,7 +77,9 @@ def summary(runs: Iterable[Run], *, count_connect: bool = False) -> DataFrame:
 def summary_frame(all_groups: Sequence[Group]) -> DataFrame:
     """Return the content of ``summary.csv`` for existing groups: nullable integers, figures as floats."""
     frame = DataFrame([line.values() for line in summary_lines(all_groups)], columns=list(COLUMNS))
-    return frame.astype({COL.stage: "Int64", COL.concurrency: "Int64", **dict.fromkeys(_REAL, "float64")})
+    return frame.astype(
+        {**dict.fromkeys((COL.stage, COL.concurrency, *_LENGTHS), "Int64"), **dict.fromkeys(_REAL, "float64")}
+    )
 
 
 def files(content: Content) -> dict[str, str]:

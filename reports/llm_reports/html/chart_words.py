@@ -47,7 +47,7 @@ def speed_rows(figures: Figures) -> list[list[str]]:
     return [
         [
             *((curve.name,) if len(figures.curves) > 1 else ()),
-            *loads.marked(point.load, f"{point.load.level:g}" if point.load.level is not None else "?"),
+            *loads.marked(point.load, point.load.level_text.removesuffix("/s")),
             point.health or "-",
             with_decimals(point.throughput_token_per_s, 1) + (" *" if point.estimated else ""),
             with_decimals(point.total_token_per_s, 1),

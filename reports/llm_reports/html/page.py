@@ -25,6 +25,7 @@ from llm_reports.run import Run
 from llm_reports.sections.decisions import decision_sections, knee_section, named_sweeps
 from llm_reports.sections.load_search import search_sections
 from llm_reports.sections.numbers import with_decimals
+from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Grid, Section, plain
 from llm_reports.sections.stage_tables import gaps_section, intervals_section
 from llm_reports.sections.summary_table import FIRST_FIGURE, summary_section
@@ -77,7 +78,11 @@ def page(content: Content) -> str:
         reservations=list(_reservations(content)),
         summary=_summary(content),
         client=_client(content, labels),
-        decisions=[*search_sections(content.runs), *decision_sections(content), *([bend] if bend else [])],
+        decisions=[
+            *search_sections(content.runs),
+            *decision_sections(content),
+            *(section for section in (ramp_section(content.groups), bend) if section),
+        ],
         errors=_errors(content, labels),
         excluded=_excluded(content, labels),
         runs=[_described(run) for run in content.runs],

@@ -212,6 +212,13 @@ def stated_lengths(group: StageGroup) -> dict[str, int]:
     if group.run.foreign:
         manifest = group.run.manifest
         return {name: manifest[name] for name in _LENGTHS if type(manifest.get(name)) is int}
+    if group.load.lengths is not None:
+        means = zip(("input", "output"), group.load.lengths, strict=True)
+        return {
+            name: value
+            for kind, tokens in means
+            for name, value in ((f"mean_{kind}_tokens", tokens), (f"stddev_{kind}_tokens", 0))
+        }
     options = group.run.options
     if any(options.get(name) for name in _OTHER_LENGTHS):
         return {}

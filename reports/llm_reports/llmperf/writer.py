@@ -185,5 +185,7 @@ def _parts(group: Group, run: int) -> tuple[str, ...]:
     stage = "" if group.stage is None else f"stage{group.stage}"
     load = "" if group.concurrency is None else f"c{group.concurrency}"
     if group.load.rate_per_s is not None:
-        load = f"r{group.load.rate_per_s:g}"
+        load = f"r{group.load.rate_text}"
+    if group.load.lengths is not None:
+        load += f"_{group.load.lengths.text.replace('/', '-')}"
     return f"run{run}", stage, load, _short(safe_name(group.framework))

@@ -15,6 +15,7 @@ from llm_reports.run import Run
 from llm_reports.sections.comparison import comparison_section, verdict
 from llm_reports.sections.decisions import decision_sections, gate_section, knee_section
 from llm_reports.sections.load_search import search_sections
+from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Section, bullets, escaped, section_text, wrapped
 from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
 from llm_reports.sections.summary_table import summary_section, terminal_section
@@ -50,7 +51,13 @@ def files(content: Content) -> dict[str, str]:
     """Return the files of this format: name and text."""
     runs = bullets(_described(run) for run in content.runs)
     groups = content.groups
-    more = (curve_section(content), knee_section(content.points), gaps_section(groups), intervals_section(groups))
+    more = (
+        ramp_section(groups),
+        curve_section(content),
+        knee_section(content.points),
+        gaps_section(groups),
+        intervals_section(groups),
+    )
     parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content), _text(more)]
     return {REPORT_MD: "\n".join(filter(None, parts))}
 

@@ -55,7 +55,7 @@ def distinctions(groups: Sequence[StageGroup], *, by_load: bool = True) -> list[
 
     ``by_load`` is false if rows with different loads share one name, as in a curve.
     """
-    names = [(group.framework, group.model, group.load if by_load else None) for group in groups]
+    names = [(group.framework, group.model, group.load if by_load else group.load.lengths) for group in groups]
     ambiguous = _alike(names)
     if not ambiguous:
         return []

@@ -112,11 +112,13 @@ def points_frame(points: Sequence[StagePoint]) -> DataFrame:
 
 
 def sweeps(points: Iterable[StagePoint]) -> list[list[StagePoint]]:
-    """Return the points of each run, framework and model in the order of ascending load."""
-    points_by_endpoint: dict[tuple[object, str, str], list[StagePoint]] = {}
+    """Return the points of each run, framework, model and pair of lengths in the order of ascending load."""
+    points_by_endpoint: dict[tuple[object, ...], list[StagePoint]] = {}
     for point in points:
         if point.load.is_known:
-            points_by_endpoint.setdefault((point.group.run, point.group.framework, point.group.model), []).append(point)
+            group = point.group
+            key = group.run, group.framework, group.model, point.load.lengths
+            points_by_endpoint.setdefault(key, []).append(point)
     return [sorted(sweep, key=lambda point: point.load.order) for sweep in points_by_endpoint.values()]
 
 

@@ -82,7 +82,10 @@ class Group:
     def identity(self) -> dict[str, object]:
         """The columns that identify the group in a DataFrame: run, framework, model, stage and load."""
         names = {"run": self.run.name, COL.framework: self.framework, COL.model: self.model, COL.stage: self.stage}
-        return {**names, COL.concurrency: self.concurrency, COL.rate_per_s: self.load.rate_per_s}
+        load: dict[str, object] = {COL.concurrency: self.concurrency, COL.rate_per_s: self.load.rate_per_s}
+        if self.load.lengths is not None:
+            load |= {COL.stage_input_tokens: self.load.lengths[0], COL.stage_output_tokens: self.load.lengths[1]}
+        return {**names, **load}
 
     def stage_figure(self, column: str) -> float:
         """Return a figure of the whole stage, from the stages file; NaN if it is missing."""
@@ -169,9 +172,13 @@ def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
 
 def loads_of(run: Run) -> set[StageLoad]:
     """Return the loads of the rows of a run."""
-    different = run.requests[_LOAD].drop_duplicates()
-    columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in _LOAD)
-    return {load_of(float(users), float(rate_per_s)) for users, rate_per_s in zip(*columns, strict=True)}
+    ranges = _ranges(run.stages)
+    different = run.requests[[COL.stage, *_LOAD]].drop_duplicates()
+    columns = (different[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in (COL.stage, *_LOAD))
+    return {
+        load_of(float(users), float(rate_per_s), *ranges.get(stage, ()))
+        for stage, users, rate_per_s in zip(*columns, strict=True)
+    }
 
 
 def start_times(rows: DataFrame) -> Floats:
@@ -296,6 +303,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     health = {int(stage): str(text) for stage, text in zip(known[COL.stage], known[COL.health], strict=True)}
     steady = steadiness_by_stage(run)
     shortfalls = _shortfalls(run.stages)
+    ranges = _ranges(run.stages)
     result = []
     for key in sorted(indices_by_key):
         stage, concurrency, rate_per_s, framework, model = key
@@ -308,7 +316,7 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
             Group(
                 run=run,
                 stage=None if stage == _UNKNOWN else stage,
-                load=load_of(None if concurrency == _UNKNOWN else concurrency, rate_per_s),
+                load=load_of(None if concurrency == _UNKNOWN else concurrency, rate_per_s, *ranges.get(stage, ())),
                 framework=framework,
                 model=model,
                 counts=_counts(rows, measured),
@@ -321,6 +329,14 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
             )
         )
     return result
+
+
+def _ranges(stages: DataFrame) -> dict[int, tuple[tuple[float, float], tuple[float, float]]]:
+    """Return by stage the rates at its start and its end, and the lengths of its requests; NaN where it has none."""
+    known = stages[stages[COL.stage].notna()]
+    columns = [COL.rate_start_per_s, COL.rate_end_per_s, COL.stage_input_tokens, COL.stage_output_tokens]
+    values = known[columns].to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+    return {int(stage): ((a, b), (c, d)) for stage, (a, b, c, d) in zip(known[COL.stage], values, strict=True)}
 
 
 def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:

@@ -66,7 +66,7 @@ class StageRate:
 
 
 _CELLS: tuple[tuple[str, Callable[[StageRate], str]], ...] = (
-    ("Target (requests/s)", lambda row: f"{row.load.rate_per_s:g}"),
+    ("Target (requests/s)", lambda row: row.load.rate_text),
     ("Achieved (requests/s)", lambda row: rounded(row.achieved_per_s, 3)),
     ("Difference (%)", lambda row: rounded(100 * row.difference, 2)),
     ("Throughput (requests/s)", lambda row: rounded(row.throughput_per_s, 3)),

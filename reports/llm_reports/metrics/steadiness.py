@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_reports.stats.intervals import student_t
-from llm_users.record import COL, STEADINESS_REQUESTS, STEADY, UNSTEADY
+from llm_users.record import COL, RAMPED, STEADINESS_REQUESTS, STEADY, UNSTEADY
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,7 +100,7 @@ def steadiness_by_stage(run: Run) -> Mapping[int, str]:
     if run.foreign:
         return states
     stage_of = run.requests[COL.stage].fillna(-1).astype("int64")
-    unknown = ~stage_of.isin([stage for stage, state in states.items() if state in (STEADY, UNSTEADY)])
+    unknown = ~stage_of.isin([stage for stage, state in states.items() if state in (STEADY, UNSTEADY, RAMPED)])
     if unknown.any():
         rows = run.requests[list(_NEEDED)][unknown]
         for stage, stage_rows in rows.groupby(stage_of[unknown], sort=False):

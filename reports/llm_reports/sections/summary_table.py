@@ -158,13 +158,15 @@ def terminal_section(lines: Sequence[SummaryLine]) -> Section:
     rows: list[list[str] | str] = []
     *_, titles = _names(lines)
     title = ""
-    for line, line_title in zip(lines, map(plain, titles), strict=True):
+    for line, own_title in zip(lines, map(plain, titles), strict=True):
+        lengths = line.group.load.lengths
+        line_title = ", ".join(filter(None, [own_title, f"{lengths.text} tokens (ISL/OSL)" if lengths else ""]))
         if line_title != title:
             rows.append(line_title)
             title = line_title
         counts = [str(line.group.counts.ok), str(line.group.counts.failed)]
         rates = [rounded(line.requests_per_s), rounded(line.tokens_per_s)]
-        load = line.group.load.short if line.group.load.is_known else NOTHING
+        load = line.group.load.level_text if line.group.load.is_known else NOTHING
         load = load.removesuffix("/s") if _load_name(lines) == "rate/s" else load
         rows.append([load, "median", *counts, *rates, *_latencies(line, "median"), plain(line.group.health) or NOTHING])
         rows.append(["", "P95", "", "", "", "", *_latencies(line, "p95"), UNSTEADY if line.unsteady else ""])

@@ -94,7 +94,7 @@ def test_nothing_given_is_all_defaults(parser: Any) -> None:
     ("flag", "nearest"),
     [
         ("--llm-prefix", "--llm-shared-prefix"),
-        ("--llm-lengths", "--llm-length-mix"),
+        ("--llm-lengths", "--llm-length-sweep"),
         ("--llm-warm", "--llm-warmup"),
         ("--llm-stage", "--llm-stage-time"),
         ("--llm-prompts-o", "--llm-prompts-order"),

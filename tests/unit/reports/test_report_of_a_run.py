@@ -255,7 +255,7 @@ def test_summary_csv_is_tidy(write_run: Write, make_record: Make) -> None:
     lines = list(csv.DictReader(io.StringIO(text)))
     figures = "run,framework,model,stage,concurrency,metric,unit,n,mean,median,stddev,min,max,p25,p75,p90,p95,p99"
     ends = (f"{f}_ci_{e}" for f in ("mean", "median", "p25", "p75", "p90", "p95", "p99") for e in ("low", "high"))
-    assert text.splitlines()[0] == ",".join([figures, *ends, "rate_per_s"])
+    assert text.splitlines()[0] == ",".join([figures, *ends, "rate_per_s", "stage_input_tokens", "stage_output_tokens"])
     keys = [(line["run"], line["stage"], line["metric"]) for line in lines]
     assert len(keys) == len(set(keys))
     by_metric = {line["metric"]: line for line in lines}
@@ -285,7 +285,7 @@ def test_what_was_not_measured_is_an_empty_cell(write_run: Write, make_record: M
     counts = [f"requests_{name}" for name in ("measured", "ok", "failed", "throttled", "aborted", "cancelled")]
     assert lines[""].drop([*counts, "error_ratio"]).eq(0).all()
     assert ",-,-,1,1,ttft_s" not in report.files[1].read_text()
-    assert f"run,,,1,1,ttft_s,s,0{25 * ','}\n" in report.files[1].read_text()
+    assert f"run,,,1,1,ttft_s,s,0{27 * ','}\n" in report.files[1].read_text()
 
 
 def test_models_in_one_stage_are_rows_of_their_own(write_run: Write, make_record: Make) -> None:

@@ -11,6 +11,7 @@ import pytest
 import llm_reports
 from llm_reports.slo.objectives import KINDS
 from llm_users.load.coordinator.stages import Minimum
+from llm_users.options.parsers import rates
 from llm_users.options.table import Options
 from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
 from llm_users.wiring.load_search import SearchStages
@@ -22,7 +23,7 @@ def test_every_objective_is_judged_as_by_the_gate(name: str, tmp_path: Path) -> 
     """The search keeps a part of each row; its judgement is that of the gate, which reads whole rows from the files."""
     kind = KINDS[name]
     objective = f"{name}<0.2" if not kind.unit else f"{name}_p90{'<' if kind.less_is_better else '>'}1"
-    search = SearchStages(Options(find=objective, rate=(10.0, 20.0), requests=300))
+    search = SearchStages(Options(find=objective, rate=rates("10,20"), requests=300))
     search.next(None)
     rows = []
     for i in range(300):
@@ -52,7 +53,7 @@ def test_every_objective_is_judged_as_by_the_gate(name: str, tmp_path: Path) -> 
 
 
 def test_an_unsteady_stage_counts_as_failed() -> None:
-    search = SearchStages(Options(find="e2e_p95<3", rate=(10.0, 200.0)))
+    search = SearchStages(Options(find="e2e_p95<3", rate=rates("10,200")))
     search.next(None)
     for i in range(300):
         search.seen(record(i, stage=1, concurrency=0, rate_per_s=10.0, started_at=1.7e9 + i / 10))
@@ -73,7 +74,7 @@ def test_an_unsteady_stage_counts_as_failed() -> None:
 def test_a_stage_has_a_minimum_of_requests_and_of_time(options: dict[str, Any], requests: int, seconds: float) -> None:
     """At least 30 s, and ten times the largest latency limit; --llm-stage-time says another time."""
     of_users = SearchStages(Options(**{"find": "ttft_p95<0.5", **options})).next(None)
-    of_rates = SearchStages(Options(**{"find": "ttft_p95<0.5", "rate": (40.0,), **options})).next(None)
+    of_rates = SearchStages(Options(**{"find": "ttft_p95<0.5", "rate": rates("40"), **options})).next(None)
     assert of_users is not None
     assert of_rates is not None
     assert of_users.minimum == of_rates.minimum == Minimum(requests, seconds)

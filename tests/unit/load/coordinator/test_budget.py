@@ -10,7 +10,7 @@ import pytest
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.load.coordinator.budget import Budget
 from llm_users.options.command_line import read_options
-from llm_users.options.parsers import OptionError, Warmup, load_prices
+from llm_users.options.parsers import OptionError, Warmup, load_prices, rates
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord
 
@@ -105,11 +105,11 @@ def test_a_stage_that_does_not_fit_is_not_begun(prices: Path) -> None:
 
 
 def test_what_an_open_loop_reserves_is_what_may_be_in_flight() -> None:
-    limited = Options(rate=(5.0,), max_in_flight=8)
+    limited = Options(rate=rates("5"), max_in_flight=8)
     text = Budget(limited, reserves_quota=True).describe_stage(8, 100)
     assert text is not None
     assert text.startswith(
         "8 requests in flight x (550 input + 150 max output) reserve 5,600 tokens of quota at a time"
     )
-    unlimited = Budget(Options(rate=(5.0,)), reserves_quota=True).describe_stage(0, 100)
+    unlimited = Budget(Options(rate=rates("5")), reserves_quota=True).describe_stage(0, 100)
     assert unlimited == "100 requests with 70,000 tokens in total"

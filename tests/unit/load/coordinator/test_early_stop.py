@@ -7,12 +7,13 @@ import random
 import pytest
 
 from llm_users.load.coordinator.early_stop import Allowance, FailureWatch, improbable
+from llm_users.options.parsers import rates
 from llm_users.options.table import Options
 from llm_users.quantile import quantile
 from llm_users.record import RequestRecord
 from llm_users.wiring.load_search import SearchStages
 
-OPEN = {"rate": (10.0, 20.0)}
+OPEN = {"rate": rates("10,20")}
 
 
 def search(expression: str, **options: object) -> SearchStages:

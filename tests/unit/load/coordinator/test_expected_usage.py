@@ -17,6 +17,7 @@ from llm_users.load.coordinator.expected_usage import (
     tokens_per_request,
 )
 from llm_users.options import parsers
+from llm_users.options.parsers import rates
 from llm_users.options.table import Options
 from llm_users.prices import PriceError, Prices
 from llm_users.prompts import Prefixes, parse_mix
@@ -45,9 +46,9 @@ WARM = parsers.warmup
         ({"sweep": (8,), "requests": 50, "stage_time_s": 60.0, "warmup": WARM("10s")}, RequestCount(50, "about")),
         ({"sweep": (8,), "stage_time_s": 60.0}, None),
         ({"find": "ttft_p95<1", "sweep": (1, 8)}, None),
-        ({"rate": (5.0, 10.0), "requests": 200, "warmup": WARM("0")}, RequestCount(400)),
-        ({"rate": (5.0, 10.0), "stage_time_s": 60.0, "warmup": WARM("10s")}, RequestCount(1050, "about")),
-        ({"rate": (5.0,), "stage_time_s": 60.0, "requests": 100, "warmup": WARM("0")}, RequestCount(100, "about")),
+        ({"rate": rates("5,10"), "requests": 200, "warmup": WARM("0")}, RequestCount(400)),
+        ({"rate": rates("5,10"), "stage_time_s": 60.0, "warmup": WARM("10s")}, RequestCount(1050, "about")),
+        ({"rate": rates("5"), "stage_time_s": 60.0, "requests": 100, "warmup": WARM("0")}, RequestCount(100, "about")),
         ({"requests": 40}, RequestCount(43, "at least")),  # Locust's 3 users
         ({}, None),
     ],
@@ -57,7 +58,7 @@ def test_the_number_of_requests(given: dict[str, Any], count: RequestCount | Non
 
 
 def test_each_worker_of_an_open_loop_has_its_warm_up() -> None:
-    open_loop = options(rate=(5.0, 10.0), requests=100)
+    open_loop = options(rate=rates("5,10"), requests=100)
     assert request_count(open_loop, workers=3) == RequestCount(206)
 
 
