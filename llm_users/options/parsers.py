@@ -20,8 +20,17 @@ from llm_users.number_words import DurationError, parse_duration
 from llm_users.prices import Prices
 from llm_users.prompts import HUB, parse_hub_name, split_name
 from llm_users.record import Lengths, RateRange
+from llm_users.secrets import is_secret_query
 
 _MOST_DIGITS = 15
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OWN_HEADERS = {
+    "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
+    "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+}  # fmt: skip
+"""Headers that belong to the connection or to the body, in lower case."""
+_CREDENTIAL_HEADERS = frozenset(("cookie", "set-cookie", "x-amz-security-token"))
+"""Headers with credentials whose names ``is_secret_query`` does not recognize."""
 _TARGET_FORM = "write MODEL[@URL][=WEIGHT],..., for example small=3,large@https://HOST/v1=1"
 _AT_URL = re.compile(r"(?P<model>.*?)@(?P<url>[a-zA-Z][a-zA-Z0-9+.-]*://.*)")
 _MOST_TARGETS = 100
@@ -199,6 +208,24 @@ def header_from_environment(text: str) -> tuple[str, str]:
     if variable not in os.environ:
         raise OptionError(f"the environment has no variable {variable!r} (for the header {name}); export it first")
     return name, variable
+
+
+def plain_header(text: str) -> tuple[str, str]:
+    """Parse header name and value from ``NAME=VALUE``. The value is not secret: the files of a run contain it."""
+    name, value = pair(text)
+    lower = name.lower()
+    if not _HEADER_NAME.fullmatch(name):
+        raise OptionError(f"{name[:40]!r} is not the name of a header; write NAME=VALUE, for example X-Session=a")
+    if lower in _OWN_HEADERS:
+        raise OptionError(f"the tool sets the header {name} itself; leave it out")
+    if lower in _CREDENTIAL_HEADERS or is_secret_query(lower):
+        raise OptionError(
+            f"the header {name} looks like a credential, which must not be in the command line or in the files of a "
+            f"run; put the value into an environment variable and give --llm-header-env {name}=VARIABLE"
+        )
+    if not value.isprintable() or not value.isascii():
+        raise OptionError(f"the value of the header {name} contains characters that a header cannot have; use ASCII")
+    return name, value
 
 
 def cancel(text: str) -> tuple[float, float]:

@@ -432,6 +432,13 @@ class Options:
     )
 
     timeout_s: float = CONNECTION.option(parse_duration, "TIME", "Deadline of one request", default="600s")
+    stall_timeout_s: float | None = CONNECTION.option(
+        parse_duration,
+        "TIME",
+        "End a request after this time without bytes",
+        details="The time counts from sending the request and from each read. Heartbeats count as bytes. Default: only "
+        "--llm-timeout",
+    )
     transport: str = CONNECTION.choice(
         ("fast", "sdk"),
         "HTTP stack",
@@ -447,6 +454,14 @@ class Options:
         collect=tuple,
         reads_local=True,
     )
+    header: tuple[tuple[str, str], ...] = CONNECTION.repeated(
+        parsers.plain_header,
+        "NAME=VALUE",
+        "Extra header, for example for routing",
+        details="The files of a run contain the value. Give credentials with --llm-header-env",
+        collect=tuple,
+    )
+    """(header, value)."""
     header_env: tuple[tuple[str, str], ...] = CONNECTION.repeated(
         parsers.header_from_environment,
         "NAME=VAR",

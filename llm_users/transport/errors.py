@@ -32,6 +32,12 @@ class DeadlineExceeded(TransportError):
     code = "timeout"
 
 
+class Stalled(DeadlineExceeded):
+    """The peer sent no bytes for longer than ``--llm-stall-timeout``."""
+
+    code = "stalled"
+
+
 class ConnectionLost(TransportError):
     """The peer reset or closed the connection before its response was complete."""
 

@@ -283,10 +283,11 @@ class Exchange:
     """One request and its stamps. All ``_ns`` values are on the monotonic clock; 0 means "did not happen"."""
 
     __slots__ = (
-        "_at_chunk", "_clocks_ns", "_ends", "_given", "_head_reads", "_is_paused", "_offset_ns", "_parses_late",
-        "_reader", "_reads_before", "_stamps_ns", "_switch_to_hub", "_timer", "_unparsed", "_wakes_reader",
-        "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before", "outcome", "pool",
-        "process_at", "reads", "received", "reconnects", "response", "retries", "sent_ns", "sent_wall_ns", "terminator",
+        "_at_chunk", "_clocks_ns", "_ends", "_given", "_head_reads", "_is_paused", "_last_read_ns", "_offset_ns",
+        "_parses_late", "_reader", "_reads_before", "_stamps_ns", "_switch_to_hub", "_timer", "_unparsed",
+        "_wakes_reader", "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before", "outcome",
+        "pool", "process_at", "reads", "received", "reconnects", "response", "retries", "sent_ns", "sent_wall_ns",
+        "terminator",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -328,6 +329,7 @@ class Exchange:
         self._at_chunk = False  # the next read of the body begins where a chunk begins
         self._is_paused = False
         self._timer: Any = None
+        self._last_read_ns = 0
         self._switch_to_hub = get_hub().switch
 
     def reserve(self, origin: Origin, *, fresh: bool = False) -> None:
@@ -412,11 +414,19 @@ class Exchange:
             self._stop_timer()
         return bool(self._ends or self._unparsed) or self.is_over
 
+    @property
+    def last_read_ns(self) -> int:
+        """The monotonic clock at the last read of the response; 0 if nothing has been read."""
+        if self._unparsed:
+            return int(self._unparsed[-2])
+        return self._clocks_ns[-1] if self._clocks_ns else self._last_read_ns
+
     def take(self) -> Arrivals:
         """Return what has arrived since the last call."""
         response = self.response
         assert response is not None
         self._parse(response)
+        self._last_read_ns = self.last_read_ns
         arrivals = Arrivals(response.take_body(), self._stamps_ns, self._clocks_ns, self._ends)
         self._stamps_ns, self._clocks_ns, self._ends = [], [], []
         self._given = self.received
@@ -531,6 +541,7 @@ class Exchange:
         self._reads_before, self._head_reads = self.reads, 0
         self._stamps_ns, self._clocks_ns, self._ends, self._unparsed = [], [], [], []
         self._given = self.received
+        self._last_read_ns = 0
         self.failure = None
 
     # In the event loop.
@@ -569,6 +580,7 @@ class Exchange:
             connection.held, connection.rare = self._unparsed, self.terminator
 
     def _on_head(self, response: ResponseParser, kernel_ns: int, clock_ns: int, data: bytes) -> None:
+        self._last_read_ns = clock_ns
         if data:
             self.reads += 1
         if not self._is_wanted(kernel_ns, data):
@@ -705,6 +717,7 @@ class SdkExchange:
         self.terminator = b""
         self.failure: TransportError | None = None
         self.is_over = False
+        self.last_read_ns = 0
         self._pieces: Iterator[Any] | None = None  # what remains of the body
         self._arrivals = _NOTHING
 
@@ -731,7 +744,8 @@ class SdkExchange:
                 self.failure, self.is_over = error, True
             else:
                 self.reads += 1
-                self._arrivals = Arrivals([piece], [0], [clock.now_ns()], [1])
+                self.last_read_ns = clock.now_ns()
+                self._arrivals = Arrivals([piece], [0], [self.last_read_ns], [1])
         return self.is_over or bool(self._arrivals.ends)
 
     def take(self) -> Arrivals:

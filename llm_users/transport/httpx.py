@@ -15,7 +15,14 @@ from dataclasses import dataclass
 import httpx2
 
 from llm_users.transport.connection import Origin, origin_of
-from llm_users.transport.errors import BadResponse, ClientLimitReached, ConnectFailed, DeadlineExceeded, TransportError
+from llm_users.transport.errors import (
+    BadResponse,
+    ClientLimitReached,
+    ConnectFailed,
+    DeadlineExceeded,
+    Stalled,
+    TransportError,
+)
 from llm_users.transport.exchange import (
     CURRENT,
     Exchange,
@@ -96,6 +103,7 @@ def _as_httpx(error: TransportError, request: httpx2.Request) -> httpx2.Transpor
         ConnectFailed: httpx2.ConnectError,
         ClientLimitReached: httpx2.ConnectError,
         DeadlineExceeded: httpx2.ReadTimeout,
+        Stalled: httpx2.ReadTimeout,
         BadResponse: httpx2.RemoteProtocolError,
     }
     return kinds.get(type(error), httpx2.ReadError)(str(error), request=request)

@@ -1,16 +1,24 @@
-"""The deadline of a request: one timer, whose error is created only when the time is over.
+"""The time limits of a request: its deadline, and the longest time without bytes.
 
-``gevent.Timeout`` with an exception takes 0.5 kB more, and a process can have 10,000 requests that wait.
+Each is one timer, whose error is created only when the time is over. ``gevent.Timeout`` with an exception takes 0.5 kB
+more, and a process can have 10,000 requests that wait.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
 from gevent import get_hub, getcurrent
 
-from llm_users.transport.errors import DeadlineExceeded
+from llm_users.transport import clock
+from llm_users.transport.errors import DeadlineExceeded, Stalled
+from llm_users.transport.exchange import Exchange, SdkExchange
+
+_NS = 1_000_000_000
+_EARLIEST_S = 1e-6
+_NO_LIMIT = nullcontext()
 
 
 class Deadline:
@@ -36,3 +44,52 @@ class Deadline:
 def _expire(caller: Any, timeout_s: float) -> None:
     """In the hub: end the wait of the caller."""
     caller.throw(DeadlineExceeded(f"no complete answer within {timeout_s:g} s (--llm-timeout)"))
+
+
+def stall_limit(exchange: Exchange | SdkExchange, timeout_s: float | None) -> AbstractContextManager[None]:
+    """Return a context that raises ``Stalled`` when no bytes arrive for ``timeout_s``, or that does nothing if None."""
+    return _NO_LIMIT if timeout_s is None else _StallLimit(exchange, timeout_s)
+
+
+class _StallLimit:
+    """Raise ``Stalled`` in the ``with`` block when nothing was read for ``timeout_s`` seconds after t0.
+
+    The timer is not restarted at each read: when it fires, it waits for the rest of the time since the last read. So a
+    request costs one timer per ``timeout_s``, and a token costs nothing.
+    """
+
+    def __init__(self, exchange: Exchange | SdkExchange, timeout_s: float) -> None:
+        self._exchange = exchange
+        self._timeout_s = timeout_s
+        self._timer: Any = None
+        self._caller: Any = None
+
+    def __enter__(self) -> None:
+        self._caller = getcurrent()
+        self._wait(self._timeout_s)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.stop()
+        self._timer.close()
+
+    def _wait(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+        self._timer = get_hub().loop.timer(max(_EARLIEST_S, seconds), priority=-1)  # after reads of the same iteration
+        self._timer.start(self._check, update=True)
+
+    def _check(self) -> None:
+        """In the hub: end the request, or wait for the rest of the time since t0 or the last read."""
+        exchange = self._exchange
+        since_ns = max(exchange.sent_ns, exchange.last_read_ns)
+        if not exchange.sent_ns:  # still connecting, which has its own limit
+            self._wait(self._timeout_s)
+            return
+        rest_s = self._timeout_s - (clock.now_ns() - since_ns) / _NS
+        if rest_s > 0:
+            self._wait(rest_s)
+        else:
+            self._caller.throw(Stalled(f"the server sent nothing for {self._timeout_s:g} s (--llm-stall-timeout)"))

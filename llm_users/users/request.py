@@ -34,7 +34,7 @@ from llm_users.users.bad_events import StreamFailure, is_heartbeat
 from llm_users.users.buffering import mark_buffered, mark_held_back, may_be_held_back
 from llm_users.users.cancellation import cancellation
 from llm_users.users.chunks import AnswerTooLong, Bounds, Chunks, time_chunks
-from llm_users.users.deadline import Deadline
+from llm_users.users.deadline import Deadline, stall_limit
 from llm_users.users.failures import RequestFailed, excerpt, redact_fields, shows_no_secret, with_model_advice
 from llm_users.users.response_stream import ResponseStream
 from llm_users.users.token_counts import doubt_usage
@@ -139,6 +139,7 @@ class Request:
             ask = self._build_ask()
             with (
                 Deadline(options.timeout_s),
+                stall_limit(exchange, options.stall_timeout_s),
                 cancellation(options, run_context.worker, record.request_id, exchange),
             ):
                 response = self._response = user.open_response(ask, exchange)

@@ -128,12 +128,13 @@ class RunContext:
         return value or None
 
     def request_headers(self, own: Mapping[str, str]) -> dict[str, str]:
-        """Return a user class's own headers and the headers of ``--llm-header-env``, without white space at the ends of
-        values.
+        """Return a user class's own headers and those of ``--llm-header`` and ``--llm-header-env``, without white space
+        at the ends of values.
 
         Raises ValueError for a missing variable and for a line break inside a value. When keys are withheld, the result
         contains only own headers whose names do not look like credentials.
         """
+        own = {**own, **dict(self.options.header)}
         if self.withhold_keys:
             return {name: value for name, value in own.items() if not secrets.is_secret_query(name)}
         headers = {**own, **endpoint.headers_from_environment(self.options.header_env)}

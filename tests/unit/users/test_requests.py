@@ -108,6 +108,21 @@ def test_headers_of_the_class_and_of_the_environment_are_sent(
     assert (headers["x-gateway"], headers["x-team"]) == ("token-of-the-gateway", "blue")
 
 
+@pytest.mark.parametrize("transport", ["fast", "sdk"])
+def test_plain_headers_are_sent_with_every_request(make_rig: MakeRig, wire: Wire, transport: str) -> None:
+    port = wire.serve(ANSWER)
+    rig = make_rig(
+        llm_header=["X-Session=s=1", "X-Lora=sql"],
+        llm_transport=transport,
+        attributes={"default_headers": {"X-Lora": "no"}},
+    )
+    for _ in range(3):  # from the second request on, the fast transport sends a cached head
+        assert rig.ask(port.url).record.ok
+    for request in port.requests():
+        assert (request.headers["x-session"], request.headers["x-lora"]) == ("s=1", "sql")
+        assert request.head.lower().count("x-lora") == 1
+
+
 def test_an_authorization_from_the_environment_wins(
     make_rig: MakeRig, port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,12 +110,17 @@ def test_headers_of_the_class_and_of_the_environment(
     port = wire.serve(stream(PLAIN))
     attributes = {"default_headers": {"Anthropic-Beta": "new-things", "Anthropic-Version": "2030-01-01"}}
     rig = make_rig(
-        user_class=AnthropicUser, host=port.url, attributes=attributes, llm_header_env=["X-API-Key=GATEWAY_KEY"]
+        user_class=AnthropicUser,
+        host=port.url,
+        attributes=attributes,
+        llm_header_env=["X-API-Key=GATEWAY_KEY"],
+        llm_header=["X-Session=a"],
     )
     ask(rig, port.url)
     headers = only(port).headers
     assert (headers["anthropic-beta"], headers["anthropic-version"]) == ("new-things", "2030-01-01")
     assert headers["x-api-key"] == "key-of-the-gateway"
+    assert headers["x-session"] == "a"
     assert only(port).head.lower().count("anthropic-version") == 1
 
 

@@ -191,6 +191,14 @@ def test_the_simulator_gets_a_made_up_key(make_rig: MakeRig, monkeypatch: pytest
     assert "placeholder key" in notes(rig)
 
 
+def test_plain_headers_are_signed(make_rig: MakeRig, port: Port) -> None:
+    rig = make_rig(host=port.root, llm_header=["x-session=a"])
+    assert rig.call(lambda user: user.converse("hi")).record.ok
+    headers = port.requests()[0].headers
+    assert headers["x-session"] == "a"
+    assert "x-session" in headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0]
+
+
 def test_headers_from_the_environment(make_rig: MakeRig, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATE", "gate-secret-1")
     rig = make_rig(host=port.root, llm_header_env=["x-gate=GATE"])
