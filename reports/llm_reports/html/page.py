@@ -25,6 +25,7 @@ from llm_reports.run import Run
 from llm_reports.sections.decisions import decision_sections, knee_section, named_sweeps
 from llm_reports.sections.load_search import search_sections
 from llm_reports.sections.numbers import with_decimals
+from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Grid, Section, plain
 from llm_reports.sections.stage_tables import gaps_section, intervals_section
@@ -88,6 +89,7 @@ def page(content: Content) -> str:
         runs=[_described(run) for run in content.runs],
         gaps=gaps_section(content.groups),
         intervals=intervals_section(content.groups),
+        quota=quota_section(content.runs),
         all_figures=Grid(COLUMNS, all_lines),
     )
 

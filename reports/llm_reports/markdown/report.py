@@ -15,6 +15,7 @@ from llm_reports.run import Run
 from llm_reports.sections.comparison import comparison_section, verdict
 from llm_reports.sections.decisions import decision_sections, gate_section, knee_section
 from llm_reports.sections.load_search import search_sections
+from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Section, bullets, escaped, section_text, wrapped
 from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
@@ -57,6 +58,7 @@ def files(content: Content) -> dict[str, str]:
         knee_section(content.points),
         gaps_section(groups),
         intervals_section(groups),
+        quota_section(content.runs),
     )
     parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content), _text(more)]
     return {REPORT_MD: "\n".join(filter(None, parts))}

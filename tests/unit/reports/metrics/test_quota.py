@@ -1,0 +1,84 @@
+"""The section for a quota request, on rows whose rates per minute are known by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llm_reports
+from llm_reports.metrics.quota import PerMinute, Quota, peak_per_minute, quotas
+from llm_reports.sections.quota import quota_section
+from llm_reports.sections.section import section_text
+from llm_users.record import RequestRecord, StageRecord
+from tests.unit.reports.rows_on_disk import record
+
+Write = Callable[..., Path]
+
+
+def row(at_s: float, **values: Any) -> RequestRecord:
+    tokens: dict[str, Any] = {"input_tokens": 1000, "output_tokens": 200, "requested_output_tokens": 500}
+    return record(0, started_at=at_s, **(tokens | values))
+
+
+def quota_of(write_run: Write, rows: list[RequestRecord], **stage: Any) -> Quota:
+    prefix = write_run(rows, stages=[StageRecord(stage=1, concurrency=1, **stage)] if stage else ())
+    (quota,) = quotas([llm_reports.load(prefix)])
+    return quota
+
+
+def amounts(quota: Quota) -> dict[str, PerMinute]:
+    return {amount.name: amount for amount in quota.amounts}
+
+
+def test_a_uniform_rate_is_both_the_peak_and_the_steady_rate(write_run: Write) -> None:
+    # 2 requests/s for 5 minutes.
+    found = amounts(quota_of(write_run, [row(1000 + 0.5 * i) for i in range(600)], measure_s=300.0))
+    assert (found["Requests"].peak, found["Requests"].steady) == (120, 120)
+    assert (found["Input tokens"].peak, found["Input tokens"].steady) == (120_000, 120_000)
+    assert (found["Output tokens"].peak, found["Output tokens"].steady) == (24_000, 24_000)
+    assert (found["Output tokens, maximum"].peak, found["Output tokens, maximum"].steady) == (60_000, 60_000)
+    assert (found["Output tokens"].mean, found["Output tokens"].p95) == (200, 200)
+
+
+def test_a_burst_is_the_peak_of_the_requests_and_not_of_the_tokens(write_run: Write) -> None:
+    # One request per second for 5 minutes, and 40 short ones at one moment. Long prompts come in another minute.
+    rows = [row(1000 + i, input_tokens=5000 if 200 <= i < 230 else 1000) for i in range(300)]
+    rows += [row(1060.25, input_tokens=10) for _ in range(40)]
+    found = amounts(quota_of(write_run, rows, measure_s=300.0))
+    assert found["Requests"].peak == 60 + 40
+    assert found["Input tokens"].peak == 30 * 5000 + 30 * 1000
+    assert found["Requests"].steady == 340 / 5
+
+
+def test_the_window_is_half_open() -> None:
+    times = np.array([0.0, 59.999, 60.0, 60.001, 200.0])
+    assert peak_per_minute(times, np.ones(5)) == 3  # those from 59.999 s on; 0 s and 60 s are not in one minute
+    assert peak_per_minute(np.array([0.0, 60.0, 120.0]), np.array([1.0, 2.0, 3.0])) == 3
+
+
+def test_a_short_run_is_extrapolated_and_says_so(write_run: Write) -> None:
+    # 4 requests/s for 10 s: 41 requests span 40 intervals.
+    quota = quota_of(write_run, [row(1000 + 0.25 * i) for i in range(41)], measure_s=10.25)
+    assert quota.is_extrapolated
+    assert amounts(quota)["Requests"].peak == pytest.approx(240)
+    assert amounts(quota)["Output tokens"].peak == pytest.approx(48_000)
+    text = section_text(section) if (section := quota_section([quota.run])) else ""
+    assert "less than 60 s (10 s)" in " ".join(text.split())
+
+
+def test_what_was_not_sent_does_not_count_and_throttles_are_named(write_run: Write) -> None:
+    rows = [row(1000 + i) for i in range(120)]
+    rows += [row(1000 + i, error_code="429", http_status=429, output_tokens=None) for i in range(30)]
+    rows += [row(1000 + i, error_code="overflow", end_to_end_latency_s=None) for i in range(50)]
+    quota = quota_of(write_run, rows, measure_s=120.0)
+    assert (quota.requests, quota.throttled) == (150, 30)
+    found = amounts(quota)
+    assert found["Requests"].peak == 60 + 30
+    assert found["Output tokens"].peak == 60 * 200  # a throttled request has no output
+    text = section_text(section) if (section := quota_section([quota.run])) else ""
+    assert "Throttled: 30 of 150 requests." in " ".join(text.split())
+    assert "| model" in text.lower()
