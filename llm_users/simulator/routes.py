@@ -32,6 +32,9 @@ _MESSAGES = {
     529: "Overloaded",
 }
 
+_NOT_ON_AWS = ("/v1/completions", "/v1/messages", "/openai/v1/models")
+"""The paths that neither endpoint of Bedrock has. It lists models only on bedrock-mantle, at ``/v1/models``."""
+
 
 class _Refusal(Exception):
     """An error response. ``kind`` is its type in OpenAI's shape (empty: from the status), ``reason`` is for the log."""
@@ -73,6 +76,9 @@ class Routes:
             "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
             "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
         }
+        if spec.routes == "aws":
+            for path in _NOT_ON_AWS:
+                del self._paths[path]
 
     def handle(self, request: Request) -> Reply | Answer:
         if is_bedrock(request.path):
