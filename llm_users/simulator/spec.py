@@ -389,6 +389,12 @@ class Spec:
         "openai", "dialect", _one_of(*DIALECTS), f"preset that imitates a server: {', '.join(DIALECTS)}"
     )
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that no text may show. A secret that equals its access key is a placeholder, not a secret."""
+        access_key, _, secret = self.sigv4.partition(":")
+        return tuple(filter(None, (self.api_key, "" if secret == access_key else secret)))
+
     def stop_tokens(self, tokens: int) -> int:
         """Return how many tokens at the end of an answer have no chunk: 1 or 0."""
         return int(self.stop_token == "silent" and self.finish == "stop" and tokens > 1)  # noqa: S105 - not a password

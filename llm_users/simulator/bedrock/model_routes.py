@@ -21,34 +21,32 @@ _V1, _OPENAI, _ANTHROPIC = "/v1/", "/openai/v1/", "/anthropic/v1/"
 
 @dataclass(frozen=True, slots=True)
 class ModelRoutes:
-    """The routes of the models whose ids without a region prefix match ``ids``."""
+    """The routes of the models whose ids without a region prefix match ``ids``. ``models`` names them for people."""
 
+    models: str
     ids: str
-    runtime: tuple[str, ...]
+    runtime: tuple[str, ...] = ()
     mantle: tuple[str, ...] = ()
 
 
 # The first line that matches decides.
 TABLE = (
-    # OpenAI's models from GPT-5 on: Responses only, the earlier ones only on bedrock-mantle.
-    ModelRoutes(r"openai\.gpt-5\.[45]\b.*", (), (_OPENAI + RESPONSES,)),
-    ModelRoutes(r"openai\.gpt-(?!oss).*", (_OPENAI + RESPONSES,), (_OPENAI + RESPONSES,)),
-    # OpenAI's open models: chat on both endpoints, Responses on bedrock-mantle.
-    ModelRoutes(r"openai\.gpt-oss-safeguard.*", (NATIVE, _OPENAI + CHAT), (_V1 + CHAT,)),
-    ModelRoutes(r"openai\.gpt-oss.*", (NATIVE, _OPENAI + CHAT), (_V1 + CHAT, _V1 + RESPONSES)),
-    # Claude from version 4.5 on has the Messages API; earlier ones have only Converse and Invoke.
-    ModelRoutes(r"anthropic\.claude-(v|instant|[23]|(opus|sonnet)-4-(0|1|2025)).*", (NATIVE,)),
-    ModelRoutes(r"anthropic\..*", (NATIVE, _ANTHROPIC + MESSAGES), (_ANTHROPIC + MESSAGES,)),
-    # Families that bedrock-mantle serves under /openai/v1.
-    ModelRoutes(r"(google\.gemma-4|xai\.).*", (), (_OPENAI + CHAT, _OPENAI + RESPONSES)),
-    # Open-weight families with chat completions.
+    ModelRoutes("OpenAI GPT-5.4, GPT-5.5", r"openai\.gpt-5\.[45]\b.*", mantle=(_OPENAI + RESPONSES,)),
+    ModelRoutes("OpenAI GPT-5.6 and later", r"openai\.gpt-(?!oss).*", (_OPENAI + RESPONSES,), (_OPENAI + RESPONSES,)),
+    ModelRoutes("gpt-oss-safeguard", r"openai\.gpt-oss-safeguard.*", (NATIVE, _OPENAI + CHAT), (_V1 + CHAT,)),
+    ModelRoutes("gpt-oss", r"openai\.gpt-oss.*", (NATIVE, _OPENAI + CHAT), (_V1 + CHAT, _V1 + RESPONSES)),
+    ModelRoutes("Claude before 4.5", r"anthropic\.claude-(v|instant|[23]|(opus|sonnet)-4-(0|1|2025)).*", (NATIVE,)),
+    ModelRoutes("Claude 4.5 and later", r"anthropic\..*", (NATIVE, _ANTHROPIC + MESSAGES), (_ANTHROPIC + MESSAGES,)),
+    ModelRoutes("Gemma 4, Grok", r"(google\.gemma-4|xai\.).*", mantle=(_OPENAI + CHAT, _OPENAI + RESPONSES)),
     ModelRoutes(
-        r"(deepseek\.v3|google|minimax|mistral\.(devstral|magistral|ministral|mistral-large-3|voxtral)|moonshot|moonshotai"
-        r"|nvidia|qwen|writer\.palmyra-vision|zai)\b.*",
+        "DeepSeek V3, Gemma 3, GLM, Kimi, MiniMax, Mistral (Large 3, Ministral, Magistral, Devstral, Voxtral), "
+        "Nemotron, Palmyra Vision, Qwen",
+        r"(deepseek\.v3|google|minimax|mistral\.(devstral|magistral|ministral|mistral-large-3|voxtral)|moonshot"
+        r"|moonshotai|nvidia|qwen|writer\.palmyra-vision|zai)\b.*",
         (NATIVE, _OPENAI + CHAT),
         (_V1 + CHAT,),
     ),
-    ModelRoutes(r".*", (NATIVE,)),
+    ModelRoutes("all others", r".*", (NATIVE,)),
 )
 
 

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 from llm_users.simulator.bedrock.errors import ERRORS, MISSING_AUTHENTICATION, BedrockError
@@ -22,6 +21,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 _TERMINATOR = "aws4_request"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _MOST_SKEW = timedelta(minutes=5)
+_ISO_DATE = re.compile(r"\d{8}T\d{6}Z")
 _PART = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
 
 
@@ -150,9 +150,12 @@ def _normal_path(path: str) -> str:
 
 def _stamp_of(request: Request) -> datetime | None:
     """Return the time of the signature, or None if the request has no valid date."""
+    text = request.headers.get("x-amz-date")
     try:
-        if "x-amz-date" in request.headers:
-            return datetime.strptime(request.headers["x-amz-date"], _STAMP).replace(tzinfo=UTC)
+        if text is not None:
+            return datetime.fromisoformat(text) if _ISO_DATE.fullmatch(text) else None
+        from email.utils import parsedate_to_datetime  # rarely needed, and it takes 4 ms of the start
+
         return parsedate_to_datetime(request.headers["date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return None
@@ -160,14 +163,14 @@ def _stamp_of(request: Request) -> datetime | None:
 
 def _refused_age(stamp: datetime) -> BedrockError | None:
     now = datetime.fromtimestamp(int(time.time()), UTC)
+    if abs(now - stamp) <= _MOST_SKEW:
+        return None
     signed, here = stamp.strftime(_STAMP), now.strftime(_STAMP)
     if stamp < now - _MOST_SKEW:
         earliest = (now - _MOST_SKEW).strftime(_STAMP)
         return _invalid(f"Signature expired: {signed} is now earlier than {earliest} ({here} - 5 min.)")
-    if stamp > now + _MOST_SKEW:
-        latest = (now + _MOST_SKEW).strftime(_STAMP)
-        return _invalid(f"Signature not yet current: {signed} is still later than {latest} ({here} + 5 min.)")
-    return None
+    latest = (now + _MOST_SKEW).strftime(_STAMP)
+    return _invalid(f"Signature not yet current: {signed} is still later than {latest} ({here} + 5 min.)")
 
 
 def _invalid(message: str) -> BedrockError:

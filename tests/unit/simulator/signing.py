@@ -62,6 +62,7 @@ def ask(
     sent_path: str = "",
     sent_body: bytes | None = None,
     signed: bool = True,
+    date_header: bool = False,
     changed: dict[str, str] | None = None,
     **fields: Any,
 ) -> Reply:
@@ -70,6 +71,8 @@ def ask(
     headers = {"content-type": "application/json"}
     if path.startswith("/anthropic/"):
         headers["anthropic-version"] = "2023-06-01"
+    if date_header:
+        headers["date"] = "replaced by the signer"
     request = AWSRequest("POST", f"http://127.0.0.1:{port}{path}", headers=headers, data=data)
     if signed:
         auth = _ShiftedAuth(Credentials(access_key, secret, token), service, region)

@@ -44,6 +44,7 @@ def test_a_valid_signature_is_accepted(endpoint: Endpoint, path: str) -> None:
     port = endpoint(VERIFIED).port
     assert ask(port, path).status == 200
     assert ask(port, path, token="session/token+=").status == 200
+    assert ask(port, path, date_header=True).status == 200
     # A shift that stays far enough from the limit of five minutes for a slow machine.
     assert ask(port, path, shift=timedelta(minutes=-4)).status == 200
     assert ask(port, path, shift=timedelta(minutes=4)).status == 200
