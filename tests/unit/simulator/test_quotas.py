@@ -54,16 +54,16 @@ def check_shape(path: str, reply: Reply, text: str) -> None:
 
 def test_the_unused_part_of_the_cap_comes_back_and_cached_input_is_free() -> None:
     """Answers break off after 100 tokens of a cap of 1,000. The margin of 50 tokens is what 2 s of refill bring."""
-    needed, used = INPUT_TOKENS - 2 + 1000, INPUT_TOKENS - 2 + 100
-    spec = f"ttft=100ms,itl=0ms,cut=100,cached=2,framing=close,input_tpm={needed + 2 * used + 50}"
+    prompt, needed, used = "word " * 500, 500 - 400 + 1000, 500 - 400 + 100
+    spec = f"ttft=100ms,itl=0ms,cut=100,cached=400,framing=close,input_tpm={needed + 2 * used + 50}"
     with launch(spec) as simulator, Client(simulator.port) as first, Client(simulator.port) as second:
-        first.send("POST", CHAT, body(prompt=TEXT, max_tokens=1000))
-        second.send("POST", CHAT, body(prompt=TEXT, max_tokens=1000))
+        first.send("POST", CHAT, body(prompt=prompt, max_tokens=1000))
+        second.send("POST", CHAT, body(prompt=prompt, max_tokens=1000))
         assert [first.read().status, second.read().status] == [200, 429]  # no room beside a reserved cap
         statuses = []
         for _ in range(3):
             with Client(simulator.port) as client:
-                statuses.append(client.chat(path=CHAT, prompt=TEXT, max_tokens=1000).status)
+                statuses.append(client.chat(path=CHAT, prompt=prompt, max_tokens=1000).status)
         assert statuses == [200, 200, 429]
 
 
