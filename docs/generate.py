@@ -15,6 +15,7 @@ from typing import Any
 from llm_users.number_words import duration_text
 from llm_users.options.table import GROUPS, OPTIONS, Option
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
+from llm_users.simulator.bedrock.model_routes import TABLE
 from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
 
 DOCS = Path(__file__).resolve().parent
@@ -24,6 +25,56 @@ _FAULTS_COMMAND = """```sh
 llm-bench --headless --llm-simulator ttft=150ms,itl=12ms,fault=reset:0.01+stall@20:0.01,error=429:0.03 \\
     --llm-timeout 5s --llm-sweep 1,8 --csv out/faults --llm-report
 ```"""
+_BEDROCK = """## Bedrock's endpoints
+
+One port plays both endpoints of Bedrock. By default, it serves any model on any of these paths and accepts any
+signature. A client uses the URL without `/v1` in place of the endpoint's:
+
+| path | bedrock-runtime | bedrock-mantle |
+| --- | --- | --- |
+| `/model/MODEL/` with `converse`, `converse-stream`, `invoke`, `invoke-with-response-stream` | yes | |
+| `/openai/v1/` with `chat/completions`, `responses`, `models` | yes | yes |
+| `/anthropic/v1/messages` | yes | yes |
+| `/v1/` with `chat/completions`, `responses`, `models` | | yes |
+
+With `routes=aws`, it serves a model only on Bedrock's routes for it, and answers other requests with AWS's errors, such
+as ``model `M` isn't supported on this route``. The service in the scope of the signature (`bedrock` or
+`bedrock-mantle`) tells which endpoint a path of both means."""
+_BEDROCK_CHECKS = """### Signatures
+
+`sigv4=ACCESS:SECRET` verifies the signature of every request for a model and of the list of models. With
+`--llm-simulator`, the tool signs with the placeholder key of `sigv4=simulator:simulator`; another secret shows what a
+wrong one does. For a client with your own keys, start `llm-simulator --sigv4 ACCESS:SECRET` alone.
+
+```sh
+locust -f locustfiles/bedrock.py --headless --llm-model us.amazon.nova-lite-v1:0 --llm-sweep 1,4 --llm-requests 40 \\
+    --llm-simulator ttft=50ms,itl=2ms,sigv4=simulator:simulator,input_tpm=20000
+```
+
+The paths of Converse and Invoke answer with status 403 and AWS's exceptions. The other paths answer with the same
+messages and status 401, in OpenAI's shape (`invalid_api_key`, `permission_denied_error`) or Anthropic's
+(`authentication_error`)."""
+_SIGNATURE_ERRORS = [
+    ["no credentials", "`MissingAuthenticationTokenException`"],
+    ["an Authorization header without one of its parts, no date", "`IncompleteSignatureException`"],
+    ["region, service or date of the scope", "`InvalidSignatureException`: `Credential should be scoped to ...`"],
+    ["a date more than 5 minutes ago", "`InvalidSignatureException`: `Signature expired: ...`"],
+    ["a date more than 5 minutes ahead", "`InvalidSignatureException`: `Signature not yet current: ...`"],
+    ["access key", "`UnrecognizedClientException`"],
+    [
+        "secret, or a request that changed after it was signed",
+        "`InvalidSignatureException`, with the text that should have been signed",
+    ],
+    ["a key in use for longer than `expire_credentials`", "`ExpiredTokenException`"],
+    ["a bearer key other than `api_key`", "`AccessDeniedException`"],
+]
+_QUOTAS = """### Token quotas
+
+`input_tpm=N,output_tpm=N` are the quotas of bedrock-mantle: tokens per minute for each model, and no quota of requests.
+A request reserves its input and its cap on output tokens, so a high cap throttles earlier. A quota holds one minute's
+tokens at the start and refills evenly. A throttled request gets 429 in the shape of its API. In the log, its `reason`
+is `input tokens per minute` or `output tokens per minute`. On AWS, an answer also ends early when the output quota
+is used up; here it does not."""
 _MADE = "<!-- Made by `make docs` from {source}; edit it there. -->"
 
 
@@ -93,9 +144,14 @@ def simulator() -> str:
         "`llm-simulator --ttft 150ms` starts it alone and prints the base URL for `--host`. Its timing is known:\n"
         "token k leaves at arrival + ttft + k * itl. Write times with their unit: `50us`, `200ms`, `1m30s`.\n\n"
         "It supports the OpenAI API (chat completions, legacy completions, responses), Anthropic's Messages API and\n"
-        "AWS Bedrock's runtime API (ConverseStream, Converse, InvokeModelWithResponseStream, InvokeModel). For boto3,\n"
-        "use the URL without `/v1`. `--log FILE` writes when each token left, one JSON line per request.",
+        "AWS Bedrock's APIs, [listed below](#bedrocks-endpoints). `--log FILE` writes when each token left, one JSON\n"
+        "line per request.",
         table(["key", "meaning", "default"], rows),
+        _BEDROCK,
+        table(["models", "bedrock-runtime", "bedrock-mantle"], _model_routes()),
+        _BEDROCK_CHECKS,
+        table(["what is wrong", "exception"], _SIGNATURE_ERRORS),
+        _QUOTAS,
         "## Faults",
         "With `fault=reset:0.01+stall@20:0.01`, the endpoint resets 1 % of the streamed requests before the headers\n"
         "and stops sending after 20 tokens in another 1 %. [Error codes](error-codes.md) lists what the rows contain.\n"
@@ -109,6 +165,18 @@ def simulator() -> str:
         "`make test-system SUITE=crash` runs each fault alone and for 5 % of the requests among 200 streams. For each\n"
         "fault it prints the expected and actual number of rows, the message, and the accuracy of the other streams.",
     )
+
+
+def _model_routes() -> list[list[str]]:
+    """The lines of the table of models and routes. A path without its prefix is the API of Converse and Invoke."""
+    names = {"model": "Converse, Invoke"}
+    return [
+        [
+            line.models,
+            *(", ".join(names.get(path, f"`{path}`") for path in routes) for routes in (line.runtime, line.mantle)),
+        ]
+        for line in TABLE
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

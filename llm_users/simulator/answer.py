@@ -16,12 +16,17 @@ from llm_users.simulator.spec import Spec
 
 @dataclass(slots=True)
 class Reply:
-    """Bytes that are sent at once. `failed_id` is the id of the rejected inference request, for the log."""
+    """Bytes that are sent at once. `failed_id` is the id of the rejected inference request, for the log.
+
+    `reason` says in the log why it was rejected: the quota that throttled it, or the error code of a refused signature
+    or route; empty for other rejections.
+    """
 
     data: bytes
     status: int
     close: bool = False
     failed_id: str = ""
+    reason: str = ""
 
 
 class Answer(Protocol):
@@ -57,6 +62,7 @@ class Answer(Protocol):
 class WireAnswer:
     """The part of an answer that all APIs share: its length, its premature end, and its framing as HTTP chunks."""
 
+    prompt_tokens: int
     answered = fault = ""
     comment_line = b":\n\n"
 
@@ -65,6 +71,7 @@ class WireAnswer:
         self.number = number
         self.streamed = streamed
         self.broken = spec.stream_break(number, tokens) if streamed else None
+        self.cap = tokens
         self.tokens = tokens if self.broken is None else self.broken.after_tokens
         self.outcome = "completed" if self.broken is None else self.broken.outcome
         self.chunked = request.can_chunk and spec.framing == "chunked"
@@ -95,6 +102,10 @@ class Application(Protocol):
     """Maps a request to a reply or an answer."""
 
     def handle(self, request: Request) -> Reply | Answer: ...
+
+    def ended(self, answer: Answer, sent_tokens: int) -> None:
+        """Note that an answer has ended, completed or not, and how many of its tokens were sent."""
+        ...
 
     def refuse(self, status: int, message: str) -> Reply:
         """Return the reply to bytes that are not a valid request."""

@@ -211,6 +211,7 @@ class Engine:
                 received_ns=connection.stamp_ns,
                 received_by=connection.stamped_by,
                 active=self._active,
+                reason=reply.reason,
             )
             self._log.write(entry)
         connection.closing = reply.close
@@ -345,6 +346,7 @@ class Engine:
         if job.connection is not None:
             job.connection.job = None
             job.connection = None
+        self._application.ended(job.answer, job.sent_tokens)
         entry = job.entry
         entry.outcome = outcome
         if entry.sent_ns:

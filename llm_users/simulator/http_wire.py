@@ -30,13 +30,14 @@ class BadRequest(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """One complete request. Header names are lower case."""
+    """One complete request. Header names are lower case; `path` and `query` are as received, not decoded."""
 
     method: str
     path: str
     headers: dict[str, str]
     keep_alive: bool
     can_chunk: bool
+    query: str = ""
     body: bytes = b""
 
 
@@ -133,11 +134,12 @@ class RequestReader:
             if not colon or not name or name != name.strip():
                 raise BadRequest(400, "a header line is not NAME: VALUE")
             name, value = name.lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
         is_http_1_1 = parts[2] == "HTTP/1.1"
         connection_header = headers.get("connection", "").lower()
         keep_alive = "close" not in connection_header if is_http_1_1 else "keep-alive" in connection_header
-        self._request = Request(parts[0], parts[1].partition("?")[0], headers, keep_alive, is_http_1_1)
+        path, _, query = parts[1].partition("?")
+        self._request = Request(parts[0], path, headers, keep_alive, is_http_1_1, query)
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding is not None:
             if coding.lower() != "chunked" or length is not None:

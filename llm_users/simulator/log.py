@@ -22,6 +22,8 @@ class Entry(msgspec.Struct, kw_only=True):
     the count of the first choice. `outcome` is completed, error (rejected, or an error inside the stream), cut (as the
     spec asked) or aborted (by the client). `held` counts the chunks that waited in the buffer because the client did
     not read. `answered` is right, wrong or vague when the prompt asked for a number; `fault` is the injected fault.
+    `reason` says why a request was rejected: the quota that throttled it, or the error code of a refused signature or
+    route.
     """
 
     response_id: str
@@ -40,6 +42,7 @@ class Entry(msgspec.Struct, kw_only=True):
     active: int = 0
     answered: str = ""
     fault: str = ""
+    reason: str = ""
 
 
 class Lateness:

@@ -120,8 +120,11 @@ def cap(body: Body, spec: Spec) -> int:
     return wanted
 
 
-def error_body(shape: str, status: int, message: str, code: str | None = None) -> tuple[bytes, str]:
-    """Return the body and the content type of an error, in one of the shapes that servers use."""
+def error_body(shape: str, status: int, message: str, code: str | None = None, kind: str = "") -> tuple[bytes, str]:
+    """Return the body and the content type of an error, in one of the shapes that servers use.
+
+    ``kind`` is the type of the error; empty: the one for the status.
+    """
     if shape == "empty":
         return b"", ""
     if shape == "text":
@@ -131,7 +134,7 @@ def error_body(shape: str, status: int, message: str, code: str | None = None) -
     if shape == "detail":
         return json_bytes({"detail": message}), "application/json"
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = kind or kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return json_bytes({"error": {"message": message, "type": kind, "param": None, "code": code}}), "application/json"
 
 

@@ -1,6 +1,7 @@
 """Routes requests by path to models, health, counters, completions and Bedrock, and injects the spec's error statuses.
 
-It does not depend on sockets or the schedule.
+The paths of OpenAI's and Anthropic's APIs are also those of Bedrock's endpoints: bedrock-runtime has ``/openai/v1`` and
+``/anthropic/v1``, bedrock-mantle also has ``/v1``. The module does not depend on sockets or the schedule.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any
 
 from msgspec import UNSET
 
-from llm_users.simulator import faults, http_wire, openai_wire, sse_wire
-from llm_users.simulator.answer import Answer, Reply
+from llm_users.simulator import faults, http_wire, openai_wire, quota, sse_wire
+from llm_users.simulator.answer import Answer, Reply, WireAnswer
+from llm_users.simulator.bedrock import model_routes
+from llm_users.simulator.bedrock.access import Access, bearer_token, is_signed, service_of
+from llm_users.simulator.bedrock.errors import INVALID_API_KEY, BedrockError
 from llm_users.simulator.bedrock.routes import BedrockRoutes, is_bedrock
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import OpenAIAnswer
+from llm_users.simulator.quota import TokenQuotas
 from llm_users.simulator.spec import Spec
 from llm_users.simulator.sse_wire import MESSAGES, RESPONSES, SseAnswer, Typed
 
@@ -27,11 +32,25 @@ _MESSAGES = {
     529: "Overloaded",
 }
 
+_NOT_ON_AWS = ("/v1/completions", "/v1/messages", "/openai/v1/models")
+"""The paths that neither endpoint of Bedrock has. It lists models only on bedrock-mantle, at ``/v1/models``."""
+
 
 class _Refusal(Exception):
-    def __init__(self, status: int, message: str, code: str | None = None, *, injected: bool = False) -> None:
+    """An error response. ``kind`` is its type in OpenAI's shape (empty: from the status), ``reason`` is for the log."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        kind: str = "",
+        injected: bool = False,
+        reason: str = "",
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.injected = status, code, injected
+        self.status, self.code, self.kind, self.injected, self.reason = status, code, kind, injected, reason
 
 
 class Routes:
@@ -41,16 +60,25 @@ class Routes:
         self._spec = spec
         self._stats = stats
         self._number = 0
-        self._bedrock = BedrockRoutes(spec)
+        self._access = Access(spec)
+        self._quotas = TokenQuotas(spec)
+        self._bedrock = BedrockRoutes(spec, self._access, self._quotas)
         self._paths: dict[str, tuple[str, Callable[[Request], Reply | Answer]]] = {
             "/v1/chat/completions": ("POST", partial(self._complete, api="chat")),
             "/v1/completions": ("POST", partial(self._complete, api="completions")),
             "/v1/responses": ("POST", partial(self._complete, api=RESPONSES)),
             "/v1/messages": ("POST", partial(self._complete, api=MESSAGES)),
             "/v1/models": ("GET", self._models),
+            "/openai/v1/chat/completions": ("POST", partial(self._complete, api="chat")),
+            "/openai/v1/responses": ("POST", partial(self._complete, api=RESPONSES)),
+            "/openai/v1/models": ("GET", self._models),
+            "/anthropic/v1/messages": ("POST", partial(self._complete, api=MESSAGES)),
             "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
             "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
         }
+        if spec.routes == "aws":
+            for path in _NOT_ON_AWS:
+                del self._paths[path]
 
     def handle(self, request: Request) -> Reply | Answer:
         if is_bedrock(request.path):
@@ -61,11 +89,14 @@ class Routes:
             refusal = _Refusal(405, f"{request.path} is for {method}, not {request.method}")
             return self._refused(refusal, keep_alive=request.keep_alive, headers={"allow": method})
         try:
-            if request.path.startswith("/v1/") and method and request.method == "GET":
-                self._check_key(request)
+            if "/v1/" in request.path and method and request.method == "GET":
+                self._check_access(request)
             return serve(request)
         except _Refusal as refusal:
             return self._refused(refusal, keep_alive=request.keep_alive)
+
+    def ended(self, answer: Answer, sent_tokens: int) -> None:
+        self._quotas.settle(answer, sent_tokens)
 
     def refuse(self, status: int, message: str) -> Reply:
         return self._refused(_Refusal(status, message), keep_alive=False)
@@ -88,7 +119,7 @@ class Routes:
         number = self._number
         answer: Reply | Answer
         try:
-            self._check_key(request)
+            self._check_access(request)
             status = self._spec.status_error(number)
             if status is not None:
                 message = _MESSAGES.get(status, "The server had an error while processing your request")
@@ -101,7 +132,13 @@ class Routes:
             refusal = error if isinstance(error, _Refusal) else _Refusal(400, str(error))
             is_chat = api == "chat"
             failed_id = openai_wire.response_id(number, chat=is_chat) if isinstance(api, str) else api.identify(number)
-            return self._refused(refusal, keep_alive=request.keep_alive, failed_id=failed_id, claude=api is MESSAGES)
+            return self._refused(
+                refusal,
+                keep_alive=request.keep_alive,
+                failed_id=failed_id,
+                claude=api is MESSAGES,
+                on_aws=request.path.startswith("/anthropic/"),
+            )
         return answer if isinstance(answer, Reply) else faults.met(self._spec, answer, openai_wire.EVENT_START)
 
     def _openai_answer(self, request: Request, number: int, *, chat: bool) -> Reply | OpenAIAnswer:
@@ -112,6 +149,7 @@ class Routes:
         if spec.check_model and body.model != spec.model:
             message = f"The model `{body.model}` does not exist or you do not have access to it."
             raise _Refusal(404, message, "model_not_found")
+        self._check_model(request, answer, body.model)
         if spec.usage == "refuse" and body.stream_options is not UNSET:
             raise _Refusal(400, "Unrecognized request argument supplied: stream_options")
         if spec.usage == "refuse422" and body.stream_options is not UNSET:
@@ -127,17 +165,32 @@ class Routes:
         answer = SseAnswer(self._spec, number, shape, request)
         if self._spec.check_model and answer.model != self._spec.model:
             raise _Refusal(404, f"model: {answer.model}", "model_not_found")
+        self._check_model(request, answer, answer.model)
         return answer
 
+    def _check_model(self, request: Request, answer: WireAnswer, model: str) -> None:
+        """Check that the route has this model, and that its quotas admit the request."""
+        if self._spec.routes == "aws":
+            error = model_routes.refusal(model, request.path, service_of(request))
+            if error is not None:
+                raise _Refusal(error.status, error.message, error.code, kind="invalid_request_error", reason=error.code)
+        exceeded = self._quotas.exceeded(answer, model)
+        if exceeded:
+            text = quota.message(exceeded, model)
+            raise _Refusal(429, text, "rate_limit_exceeded", injected=True, reason=exceeded)
+
+    def _check_access(self, request: Request) -> None:
+        error = self._access.refusal(request)
+        if error is not None:
+            raise _denied(error)
+        if self._spec.api_key and not is_signed(request):
+            self._check_key(request)
+
     def _check_key(self, request: Request) -> None:
-        if not self._spec.api_key:
-            return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if "anthropic-version" in request.headers and "x-api-key" in request.headers:
-            scheme, key = "bearer", request.headers["x-api-key"]
-        if scheme.lower() != "bearer" or not key:
+        key = bearer_token(request)
+        if not key:
             raise _Refusal(401, "You didn't provide an API key: send it as Authorization: Bearer KEY.")
-        if not hmac.compare_digest(key.strip().encode(), self._spec.api_key.encode()):
+        if not hmac.compare_digest(key.encode(), self._spec.api_key.encode()):
             raise _Refusal(401, "Incorrect API key provided.", "invalid_api_key")
 
     def _refused(
@@ -148,15 +201,28 @@ class Routes:
         failed_id: str = "",
         headers: dict[str, str] | None = None,
         claude: bool = False,
+        on_aws: bool = False,
     ) -> Reply:
-        status = refusal.status
-        body, content_type = openai_wire.error_body(self._spec.error_shape, status, str(refusal), refusal.code)
-        if claude and self._spec.error_shape == "object":
-            body = openai_wire.json_bytes(sse_wire.refusal(status, str(refusal)))
+        status, shape, text = refusal.status, self._spec.error_shape, str(refusal)
+        body, content_type = openai_wire.error_body(shape, status, text, refusal.code, refusal.kind)
+        if claude and shape == "object":
+            body = openai_wire.json_bytes(sse_wire.refusal(status, text, failed_id if on_aws else ""))
         headers = dict(headers or {})
         if failed_id:
             headers["request-id" if claude else "x-request-id"] = failed_id
         if refusal.injected and self._spec.retry_after:
             headers["retry-after"] = str(math.ceil(self._spec.retry_after))
         data = http_wire.response(status, body, content_type=content_type, headers=headers, keep_alive=keep_alive)
-        return Reply(data, status, close=not keep_alive, failed_id=failed_id)
+        return Reply(data, status, close=not keep_alive, failed_id=failed_id, reason=refusal.reason)
+
+
+def _denied(error: BedrockError) -> _Refusal:
+    """Return an error of signatures and keys in the shape of OpenAI's and Anthropic's APIs on AWS.
+
+    The status and the names are those that users of AWS reported for both endpoints in 2026: 401 instead of the 403 of
+    Converse and Invoke.
+    """
+    reason, text = error.code, error.message
+    if error is INVALID_API_KEY:
+        text = "Invalid bearer token"
+    return _Refusal(401, text, "invalid_api_key", kind="permission_denied_error", reason=reason)

@@ -57,6 +57,7 @@ FAULTS_IN_ANSWER: dict[str, str] = {
 _FAULTS = ", ".join([*FAULTS_BEFORE_ANSWER, *(f"{kind}@TOKENS" for kind in FAULTS_IN_ANSWER)])
 
 _Kind = TypeVar("_Kind")
+_SECRET_KEYS = ("api_key", "sigv4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,13 @@ def _name(text: str) -> str:
     # A line break would end a header or a JSON string too early.
     if not text or not text.isprintable():
         raise ValueError("needs a non-empty printable text")
+    return text
+
+
+def _key_pair(text: str) -> str:
+    access_key, colon, secret = text.partition(":")
+    if not (colon and access_key and secret and text.isprintable()) or "/" in access_key:
+        raise ValueError("needs ACCESS:SECRET, an access key and its secret")
     return text
 
 
@@ -311,7 +319,38 @@ class Spec:
         "",
         "api_key",
         _name,
-        "API key that requests must have (bearer token or x-api-key), else 401; Bedrock's paths accept any credentials",
+        "API key that requests must have (bearer token or x-api-key), else 401; signed requests and the paths of "
+        "Converse and Invoke do not need it, unless sigv4 is set",
+    )
+    sigv4: str = _key(
+        "",
+        "sigv4",
+        _key_pair,
+        "ACCESS:SECRET: verify the signature of every request for a model (AWS Signature Version 4, at most 5 minutes "
+        "old) and reject others as AWS does; bearer tokens must be the api_key; empty: accept any signature",
+    )
+    region: str = _key(
+        "", "region", _name, "region for which requests must be signed, if sigv4 is set; empty: any region"
+    )
+    routes: str = _key(
+        "any",
+        "routes",
+        _one_of("any", "aws"),
+        "any: serve any model on any route; aws: serve a model only on the routes on which Bedrock serves it",
+    )
+    input_tpm: int = _key(
+        0,
+        "input_tpm",
+        _whole(0, 10**12),
+        "quota of input tokens per minute and model, else 429; a request reserves its uncached input and its cap, and "
+        "its end gives the unused part of the cap back; 0: no quota",
+    )
+    output_tpm: int = _key(
+        0,
+        "output_tpm",
+        _whole(0, 10**12),
+        "quota of output tokens per minute and model, counted at the end of an answer; while it is used up, requests "
+        "get 429; 0: no quota",
     )
     error: tuple[tuple[int, float], ...] = _key((), "error", _errors, "STATUS:PROBABILITY pairs, joined with +")
     bedrock_error: tuple[tuple[str, float], ...] = _key(
@@ -324,7 +363,7 @@ class Spec:
         0.0,
         "expire_credentials",
         _duration,
-        "time from the first use of an access key or bearer token until Bedrock's paths reject it; 0: never",
+        "time from the first use of an access key or bearer token until requests with it are rejected; 0: never",
     )
     stream_error: tuple[tuple[str, int, float], ...] = _key(
         (),
@@ -349,6 +388,12 @@ class Spec:
     dialect: str = _key(
         "openai", "dialect", _one_of(*DIALECTS), f"preset that imitates a server: {', '.join(DIALECTS)}"
     )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that no text may show. A secret that equals its access key is a placeholder, not a secret."""
+        access_key, _, secret = self.sigv4.partition(":")
+        return tuple(filter(None, (self.api_key, "" if secret == access_key else secret)))
 
     def stop_tokens(self, tokens: int) -> int:
         """Return how many tokens at the end of an answer have no chunk: 1 or 0."""
@@ -408,7 +453,7 @@ class Spec:
             try:
                 entries[keys[name].name] = keys[name].metadata["read"](text)
             except ValueError as error:
-                shown = "" if name == "api_key" else f"={text}"
+                shown = "" if name in _SECRET_KEYS else f"={text}"
                 raise ValueError(f"simulator spec: {name}{shown} {error}. {known_keys()}") from None
         return cls(**entries)
 

@@ -45,9 +45,10 @@ class Messages(AnthropicMessages):
         return error_document(_MESSAGES_ERRORS.get(error, "api_error"), STREAM_ERRORS[error])
 
 
-def refusal(status: int, message: str) -> Document:
+def refusal(status: int, message: str, request_id: str = "") -> Document:
     """Return the body of an error response."""
-    return error_document(_ERROR_KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error"), message)
+    kind = _ERROR_KINDS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {**({"request_id": request_id} if request_id else {}), **error_document(kind, message)}
 
 
 def error_document(kind: str, message: str) -> Document:

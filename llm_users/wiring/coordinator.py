@@ -37,7 +37,7 @@ from llm_users.options.parsers import OptionError
 from llm_users.options.table import SIMULATOR_DEFAULTS, Options
 from llm_users.record import STEADINESS_REQUESTS, RequestRecord
 from llm_users.run_files import GATE_XML, RUN_FILES_PATTERN, absolute, default_prefix, from_here, path_of
-from llm_users.secrets import mask_named, mask_options, redact, remember_named
+from llm_users.secrets import mask_named, mask_options, redact, remember, remember_named
 from llm_users.transport import endpoint
 from llm_users.wiring import run_report
 from llm_users.wiring.interrupts import Interrupts
@@ -466,6 +466,8 @@ class CoordinatorRole:
             self._simulator = launch("" if options.simulator == SIMULATOR_DEFAULTS else options.simulator)
         except (ValueError, SimulatorError) as error:
             raise OptionError(f"--llm-simulator: {error}") from None
+        for secret in self._simulator.spec.secrets:
+            remember(secret)
         self._set_host(self._simulator.url)
         logger.info("simulated endpoint at %s", self._simulator.url)
 

@@ -49,6 +49,12 @@ ERRORS: dict[str, BedrockError] = {
     "service_unavailable": BedrockError("ServiceUnavailableException", 503, _RUNTIME),
 }
 
+# Errors of requests without valid authentication, which only the key `sigv4` switches on.
+MISSING_AUTHENTICATION = BedrockError("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
+INVALID_API_KEY = BedrockError(
+    "AccessDeniedException", 403, "Authentication failed: Please make sure your API Key is valid."
+)
+
 # A status of the key `error` -> the first error with this status.
 BY_STATUS = {error.status: error for error in reversed(ERRORS.values())}
 

@@ -140,3 +140,17 @@ def test_llmperf_s_files_of_two_long_names_are_kept_apart(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     summaries = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*_summary.json")]
     assert len({summary["model"] for summary in summaries}) == 2
+
+
+def test_secrets_of_the_simulator_s_spec_are_in_no_file(tmp_path: Path) -> None:
+    """The endpoint of the run verifies signatures with a secret that the run's own placeholder key does not have."""
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "bedrock.py"), "--headless",
+               "--llm-simulator", "ttft=1ms,itl=1ms,sigv4=simulator:canary/Secret+1,api_key=canary-key-2",
+               "--llm-model", "us.amazon.nova-lite-v1:0", "--llm-sweep", "1", "--llm-requests", "3",
+               "--csv", str(tmp_path / "out" / "run")]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert "InvalidSignatureException" in done.stdout + done.stderr
+    written = {path: path.read_text(errors="replace") for path in (tmp_path / "out").iterdir()}
+    assert "sigv4=simulator:[redacted],api_key=[redacted]" in written[tmp_path / "out" / "run_llm_run.json"]
+    assert not [path for path, text in written.items() if "canary" in text]
+    assert "canary" not in done.stdout + done.stderr

@@ -55,6 +55,10 @@ def test_empty_text_is_the_default():
         ("ttft=1ms,ttft=2ms", "given twice"),
         ("dialect=klingon", "one of openai"),
         ("model=", "non-empty"),
+        ("sigv4=secret", "needs ACCESS:SECRET"),
+        ("sigv4=:secret", "needs ACCESS:SECRET"),
+        ("routes=azure", "one of any, aws"),
+        ("input_tpm=-1", "whole number"),
     ],
 )
 def test_complains_kindly(text, says):
@@ -65,10 +69,16 @@ def test_complains_kindly(text, says):
         assert known_keys() in str(caught.value)
 
 
-def test_a_key_is_not_shown_in_a_complaint():
+@pytest.mark.parametrize("text", ["api_key=ca\x01nary", "sigv4=ca\x01nary", "sigv4=a/b:ca\x01nary"])
+def test_a_key_is_not_shown_in_a_complaint(text):
     with pytest.raises(ValueError) as caught:
-        Spec.parse("api_key=se\x01cret")
-    assert "cret" not in str(caught.value)
+        Spec.parse(text)
+    assert "nary" not in str(caught.value)
+
+
+def test_secrets_of_a_spec():
+    assert Spec.parse("api_key=sesame,sigv4=AKIA:a/b+c:d=").secrets == ("sesame", "a/b+c:d=")
+    assert Spec.parse("sigv4=simulator:simulator").secrets == ()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,7 @@ def test_a_key_is_not_shown_in_a_complaint():
         "bedrock_error=throttling:0.1+ExpiredTokenException:0.05,cut=5:0.5+9:0.5,cached=4,tool=3",
         "stream_error=throttlingException@0+modelStreamErrorException@7:0",
         "fault=reset:0.1+reset@0:0.1+giant@20:0.25",
+        "sigv4=AKIA:a/b+c:d=,region=eu-west-1,routes=aws,input_tpm=1000,output_tpm=200",
     ],
 )
 def test_text_form_gives_the_same_spec_back(text):
