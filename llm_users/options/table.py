@@ -25,7 +25,10 @@ from llm_users.options.parsers import Target, Warmup
 from llm_users.prices import Prices
 from llm_users.prompts import BLOCK_TOKENS, UNITS, Pictures, Prefixes, parse_mix, parse_window
 
-APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
+APIS = (
+    "chat", "completions", "responses", "messages", "converse", "invoke",
+    "bedrock-chat", "bedrock-responses", "bedrock-messages",
+)  # fmt: skip
 DEFAULT_REQUESTS = 100
 """Measured requests per stage of a sweep that has neither ``--llm-requests`` nor ``--llm-stage-time``."""
 DEFAULT_RAMP = "0.5s"
@@ -464,6 +467,13 @@ class Options:
         "NAME",
         "AWS region of Bedrock",
         details="Default: AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile",
+    )
+    bedrock_endpoint: str = CONNECTION.choice(
+        ("runtime", "mantle"),
+        "Endpoint of Bedrock for bedrock-chat, -responses, -messages",
+        details="runtime: bedrock-runtime, which AWS recommends; mantle: bedrock-mantle, which serves models that the "
+        "other endpoint does not have",
+        default="runtime",
     )
     simulator: str | None = CONNECTION.option(
         str,

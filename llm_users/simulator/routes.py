@@ -28,6 +28,10 @@ _MESSAGES = {
 }
 
 
+_BEDROCK_PREFIXES = ("/openai", "/anthropic")
+"""Prefixes of Bedrock's OpenAI- and Anthropic-shaped APIs, whose paths are otherwise those of the two vendors."""
+
+
 class _Refusal(Exception):
     def __init__(self, status: int, message: str, code: str | None = None, *, injected: bool = False) -> None:
         super().__init__(message)
@@ -53,6 +57,8 @@ class Routes:
         }
 
     def handle(self, request: Request) -> Reply | Answer:
+        for prefix in _BEDROCK_PREFIXES:
+            request.path = request.path.removeprefix(prefix)
         if is_bedrock(request.path):
             self._number += 1
             return self._bedrock.handle(request, self._number)
