@@ -156,12 +156,22 @@ class Group(str):
         return declaration
 
     @overload
-    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", default: str) -> str: ...
+    def choice(
+        self, choices: tuple[str, ...], help: str, *, details: str = "", metavar: str = "", default: str
+    ) -> str: ...
     @overload
-    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "") -> str | None: ...
-    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", default: str | None = None) -> Any:
-        """Declare an option whose value is one of several words."""
-        metavar = "|".join(choices)
+    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", metavar: str = "") -> str | None: ...
+    def choice(
+        self,
+        choices: tuple[str, ...],
+        help: str,
+        *,
+        details: str = "",
+        metavar: str = "",
+        default: str | None = None,
+    ) -> Any:
+        """Declare an option whose value is one of several words. ``metavar`` replaces their list if it is too long."""
+        metavar = metavar or "|".join(choices)
         declared = Option(group=self, help=help, details=details, metavar=metavar, choices=choices, default=default)
         return _field(declared, default)
 
@@ -181,7 +191,12 @@ class Options:
     """The options of one run, with parsed values. ``command_line.read_options`` creates them from Locust's options."""
 
     model: str | None = SEND.option(str, "NAME", "Model; default: the only one that the server lists", common=True)
-    api: str | None = SEND.choice(APIS, "API to call; default: the locustfile's")
+    api: str | None = SEND.choice(
+        APIS,
+        "API to call; default: the locustfile's",
+        details="bedrock-chat, bedrock-responses and bedrock-messages are OpenAI's and Anthropic's APIs on AWS Bedrock",
+        metavar="chat|completions|responses|messages|converse|invoke|bedrock-...",
+    )
     targets: tuple[Target, ...] = SEND.option(
         parsers.targets,
         "MODEL[@URL][=WEIGHT],...",
@@ -470,9 +485,9 @@ class Options:
     )
     bedrock_endpoint: str = CONNECTION.choice(
         ("runtime", "mantle"),
-        "Endpoint of Bedrock for bedrock-chat, -responses, -messages",
-        details="runtime: bedrock-runtime, which AWS recommends; mantle: bedrock-mantle, which serves models that the "
-        "other endpoint does not have",
+        "Endpoint of the bedrock-... APIs",
+        details="runtime: bedrock-runtime, which AWS recommends; mantle: bedrock-mantle, which has models that "
+        "bedrock-runtime does not have",
         default="runtime",
     )
     simulator: str | None = CONNECTION.option(

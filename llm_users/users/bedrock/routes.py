@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 
+import botocore
+from botocore.config import Config
+from botocore.exceptions import InvalidRegionError
 from botocore.session import Session
-from botocore.utils import is_valid_endpoint_url
+from botocore.utils import validate_region_name
 
 RUNTIME, MANTLE = "runtime", "mantle"
 """Values of ``--llm-bedrock-endpoint``."""
@@ -20,29 +23,26 @@ SIGNING_SERVICE = {RUNTIME: "bedrock", MANTLE: "bedrock-mantle"}
 
 OPENAI_PATH, MANTLE_PATH, ANTHROPIC_PATH = "/openai/v1", "/v1", "/anthropic/v1"
 
-_PROFILE = re.compile(r"(?:[a-z]{2,6}(?:-gov)?|global)\.(?=[a-z0-9-]+\.)")
-"""Matches the prefix of an inference profile: ``us.``, ``eu.``, ``us-gov.``, ``global.``."""
-
-_OPENAI_PATH_ON_MANTLE = re.compile(r"openai\.(?!gpt-oss)|xai\.|google\.gemma-(?!3)")
-"""Matches ids of models whose model card names ``/openai/v1`` (read in November 2026): GPT-5, Grok and Gemma 4."""
+_OPENAI_PATH_ON_MANTLE = re.compile(r"(?:[a-z-]+\.)?(?:openai\.(?!gpt-oss)|xai\.|google\.gemma-(?!3))")
+"""Matches ids of models whose model card names ``/openai/v1`` (read in November 2026): GPT-5, Grok and Gemma 4. The
+first part is the prefix of an inference profile, such as ``us.`` or ``global.``."""
 
 
 def origin_of_region(session: Session, endpoint: str, region: str) -> str:
     """Return the URL of AWS's endpoint in a region, without a path. Raises ValueError for an invalid region."""
-    url = f"https://bedrock-mantle.{region}.api.aws"
-    if endpoint == RUNTIME:
-        resolver = session.get_component("endpoint_resolver")
-        resolved = resolver.construct_endpoint("bedrock-runtime", region) or {}
-        url = f"https://{resolved.get('hostname', '')}"
-    if not is_valid_endpoint_url(url):
-        raise ValueError(f"{region!r} is not a region of AWS: set --llm-region, for example to us-east-1")
-    return url
+    try:
+        validate_region_name(region)
+    except InvalidRegionError:
+        raise ValueError(f"{region!r} is not a region of AWS: set --llm-region, for example to us-east-1") from None
+    if endpoint == MANTLE:
+        return f"https://bedrock-mantle.{region}.api.aws"
+    config = Config(signature_version=botocore.UNSIGNED)  # the client is only asked for its address
+    return str(session.create_client("bedrock-runtime", region_name=region, config=config).meta.endpoint_url)
 
 
 def openai_path(endpoint: str, model: str) -> str:
     """Return the base path of OpenAI's APIs for a model: an id, the id of an inference profile, or an ARN."""
-    model = _PROFILE.sub("", model.rpartition("/")[2], count=1)
-    if endpoint == MANTLE and not _OPENAI_PATH_ON_MANTLE.match(model):
+    if endpoint == MANTLE and not _OPENAI_PATH_ON_MANTLE.match(model.rpartition("/")[2]):
         return MANTLE_PATH
     return OPENAI_PATH
 

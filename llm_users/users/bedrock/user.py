@@ -31,6 +31,7 @@ from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
 from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
 from llm_users.users.bedrock.families import Family
 from llm_users.users.bedrock.invoke import PARAMETERS, InvokeEvents, InvokeFormat, cap_of, choose_family, invoke_body
+from llm_users.users.bedrock.routes import RUNTIME
 from llm_users.users.bedrock.run_models import models_of_run
 from llm_users.users.llm import LLMUser
 from llm_users.users.response_stream import ResponseStream
@@ -83,6 +84,11 @@ class BedrockUser(LLMUser):
         models = models_of_run(cls, run_context)
         if run_context.options.api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {run_context.options.api} is not an API of Bedrock; use converse or invoke")
+        if run_context.options.bedrock_endpoint != RUNTIME:
+            raise ValueError(
+                "bedrock-mantle does not have the APIs converse and invoke: use bedrock-chat, bedrock-responses or "
+                "bedrock-messages, or remove --llm-bedrock-endpoint"
+            )
         if run_context.options.api == "invoke":
             for invoked_model in models:
                 cls._family(run_context, invoked_model)
