@@ -215,6 +215,8 @@ def make_messages_client(
         auth=auth,
         timeout=httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
     )
+    if auth is not None:
+        http.follow_redirects = False  # a signature is only valid for its own address
     return MessagesClient(base_url, http, origin_of(str(httpx2.URL(base_url))), signer)
 
 

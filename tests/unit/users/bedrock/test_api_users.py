@@ -334,6 +334,16 @@ def test_secrets_are_never_shown(
     assert "[redacted]" in (record.error_message or "")
 
 
+@each_shape
+def test_a_redirect_is_an_error(make_rig: MakeRig, wire: Wire, shape: Shape) -> None:
+    """A signature is only valid for its own address. The first request and a later one, with its cached head."""
+    moved = reply("307 Temporary Redirect", "", more="Location: /elsewhere\r\n")
+    port = wire.serve(moved, shape.script, moved, shape.script)
+    rig = rig_of(make_rig, shape, port.root)
+    assert [rig.call(shape.ask).record.error_code for _ in range(4)] == ["307", None, "307", None]
+    assert {request.target for request in port.requests()} == {shape.runtime}
+
+
 # Errors of the service.
 
 QUOTA = "Too many tokens, please wait before trying again: input tokens per minute for this model"
