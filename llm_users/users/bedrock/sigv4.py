@@ -2,7 +2,7 @@
 
 botocore signs the first request of a client. ``HeadSigner`` signs all further ones: they differ from it only in the
 body, the time and the credentials, so it keeps the constant parts of the canonical request and the signing key of the
-day. This takes 10 µs per request instead of the 300 µs of botocore's classes.
+day. This takes 10 µs for a body of 4 kB, and botocore's classes take 100 µs. The hash of the body takes 0.6 µs per kB.
 """
 
 from __future__ import annotations
