@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llm_users.record import RequestRecord
     from llm_users.users.answer import Answer, AnswerCheck
     from llm_users.users.anthropic.user import AnthropicUser
+    from llm_users.users.bedrock.anthropic_user import BedrockAnthropicUser
+    from llm_users.users.bedrock.openai_user import BedrockOpenAIUser
     from llm_users.users.bedrock.user import BedrockUser
     from llm_users.users.conversation import ConversationMixin, ConversationUser
     from llm_users.users.llm import LLMUser
@@ -35,6 +37,8 @@ __all__ = [
     "AnswerCheck",
     "AnthropicUser",
     "AzureOpenAIUser",
+    "BedrockAnthropicUser",
+    "BedrockOpenAIUser",
     "BedrockUser",
     "ConversationMixin",
     "ConversationUser",
@@ -51,6 +55,8 @@ _MODULE_OF = {
     "AnswerCheck": "llm_users.users.answer",
     "AnthropicUser": "llm_users.users.anthropic.user",
     "AzureOpenAIUser": "llm_users.users.openai.user",
+    "BedrockAnthropicUser": "llm_users.users.bedrock.anthropic_user",
+    "BedrockOpenAIUser": "llm_users.users.bedrock.openai_user",
     "BedrockUser": "llm_users.users.bedrock.user",
     "ConversationMixin": "llm_users.users.conversation",
     "ConversationUser": "llm_users.users.conversation",

@@ -27,7 +27,14 @@ _UNUSABLE, _INTERRUPTED = 2, 130
 _LOCUSTS_UNUSABLE = (1, -1)
 """Locust's exit codes for options and locustfiles that cannot be used."""
 
-_LOCUSTFILES = {"messages": "messages.py", "converse": "bedrock.py", "invoke": "bedrock.py"}
+_LOCUSTFILES = {
+    "messages": "messages.py",
+    "converse": "bedrock.py",
+    "invoke": "bedrock.py",
+    "bedrock-chat": "bedrock_openai.py",
+    "bedrock-responses": "bedrock_openai.py",
+    "bedrock-messages": "bedrock_messages.py",
+}
 """Keys are values of ``--llm-api``. All other APIs use ``sweep.py``, which supports all OpenAI APIs."""
 
 

@@ -58,6 +58,7 @@ SMALL_LADDER = ("--streams", "2", "--tokens", "4", "--error", "10s")
 SHORT_QUICK = ("--llm-sweep", "1,2", "--llm-stage-time", "1s", "--llm-input-tokens", "30", "--llm-output-tokens", "8")
 SUBCOMMANDS = {"calibrate", "quick"}
 """Words after `llm-bench` whose options Locust's parser does not read."""
+BEDROCK_APIS = ("bedrock-chat", "bedrock-responses", "bedrock-messages")
 BEDROCK = "locustfiles/bedrock.py"
 """Commands with this locustfile keep their models: the ids determine the format."""
 # Files that the locustfiles in the pages read.
@@ -229,7 +230,8 @@ def _shortened(command: Command, site: Site) -> list[str]:
     given = [word.partition("=")[0] for word in command.words]
     stand_ins = [[option, value.format(simulator=site.simulator)] for option, value in STAND_INS.items()
                  if option in given and not (option == "--llm-model" and BEDROCK in given)]  # fmt: skip
-    if BEDROCK in given and not {"--host", "--llm-simulator"} & set(given):
+    needs_no_host = BEDROCK in given or set(BEDROCK_APIS) & set(command.words)
+    if needs_no_host and not {"--host", "--llm-simulator"} & set(given):
         stand_ins.append(["--host", site.simulator])  # instead of AWS
     if "--llm-find" in given and "--llm-stage-time" not in given:
         stand_ins.append(["--llm-stage-time", STAND_INS["--llm-stage-time"]])  # in place of at least 30 s

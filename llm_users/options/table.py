@@ -26,7 +26,10 @@ from llm_users.prices import Prices
 from llm_users.prompts import BLOCK_TOKENS, UNITS, Pictures, Prefixes, parse_mix, parse_window
 from llm_users.record import Lengths, RateRange
 
-APIS = ("chat", "completions", "responses", "messages", "converse", "invoke")
+APIS = (
+    "chat", "completions", "responses", "messages", "converse", "invoke",
+    "bedrock-chat", "bedrock-responses", "bedrock-messages",
+)  # fmt: skip
 DEFAULT_REQUESTS = 100
 """Measured requests per stage of a sweep that has neither ``--llm-requests`` nor ``--llm-stage-time``."""
 DEFAULT_RAMP = "0.5s"
@@ -154,12 +157,22 @@ class Group(str):
         return declaration
 
     @overload
-    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", default: str) -> str: ...
+    def choice(
+        self, choices: tuple[str, ...], help: str, *, details: str = "", metavar: str = "", default: str
+    ) -> str: ...
     @overload
-    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "") -> str | None: ...
-    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", default: str | None = None) -> Any:
-        """Declare an option whose value is one of several words."""
-        metavar = "|".join(choices)
+    def choice(self, choices: tuple[str, ...], help: str, *, details: str = "", metavar: str = "") -> str | None: ...
+    def choice(
+        self,
+        choices: tuple[str, ...],
+        help: str,
+        *,
+        details: str = "",
+        metavar: str = "",
+        default: str | None = None,
+    ) -> Any:
+        """Declare an option whose value is one of several words. ``metavar`` replaces their list if it is too long."""
+        metavar = metavar or "|".join(choices)
         declared = Option(group=self, help=help, details=details, metavar=metavar, choices=choices, default=default)
         return _field(declared, default)
 
@@ -179,7 +192,12 @@ class Options:
     """The options of one run, with parsed values. ``command_line.read_options`` creates them from Locust's options."""
 
     model: str | None = SEND.option(str, "NAME", "Model; default: the only one that the server lists", common=True)
-    api: str | None = SEND.choice(APIS, "API to call; default: the locustfile's")
+    api: str | None = SEND.choice(
+        APIS,
+        "API to call; default: the locustfile's",
+        details="bedrock-chat, bedrock-responses and bedrock-messages are OpenAI's and Anthropic's APIs on AWS Bedrock",
+        metavar="chat|completions|responses|messages|converse|invoke|bedrock-...",
+    )
     targets: tuple[Target, ...] = SEND.option(
         parsers.targets,
         "MODEL[@URL][=WEIGHT],...",
@@ -492,6 +510,13 @@ class Options:
         "NAME",
         "AWS region of Bedrock",
         details="Default: AWS_REGION, AWS_DEFAULT_REGION, or the region of the profile",
+    )
+    bedrock_endpoint: str = CONNECTION.choice(
+        ("runtime", "mantle"),
+        "Endpoint of the bedrock-... APIs",
+        details="runtime: bedrock-runtime, which AWS recommends; mantle: bedrock-mantle, which has models that "
+        "bedrock-runtime does not have",
+        default="runtime",
     )
     simulator: str | None = CONNECTION.option(
         str,

@@ -4,7 +4,8 @@
 built, and sends later requests that differ only in their body with it: an SDK takes half a millisecond of CPU for each
 request, although the result (URL, headers, credentials) does not change. At a few hundred requests per second this is
 most of a worker's work. The SDK is called again whenever a response is not a plain success: it then gets the response
-that arrived, and handles it as if it had sent the request itself.
+that arrived, and handles it as if it had sent the request itself. If the provider requires a signature of each request,
+a ``HeadSigner`` replaces the signature in the cached head.
 """
 
 from __future__ import annotations
@@ -111,6 +112,12 @@ def _as_httpx(error: TransportError, request: httpx2.Request) -> httpx2.Transpor
 
 _CREDENTIALS_REFUSED = (401, 403)
 
+SignHead = Callable[[bytes], bytes]
+"""Returns a cached head that is signed for this body."""
+
+HeadSigner = Callable[[bytes], SignHead]
+"""Takes the head of a signed request and returns a function that signs this head for other bodies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -121,14 +128,21 @@ class Head:
 
 
 class CachedRequest:
-    """The cached request of one client and path. Empty until ``learn`` is called after a successful request."""
+    """The cached request of one client and path. Empty until ``learn`` is called after a successful request.
 
-    def __init__(self) -> None:
+    ``signer`` is None if all requests have the same head.
+    """
+
+    def __init__(self, signer: HeadSigner | None = None) -> None:
+        self._signer = signer
         self._cached: tuple[Origin, bytes] | None = None
+        self._sign: SignHead | None = None
 
     def learn(self, exchange: Exchange) -> None:
         """Cache the head of the request that this exchange sent."""
         self._cached = exchange.head
+        if self._signer is not None and exchange.head is not None:
+            self._sign = self._signer(exchange.head[1])
 
     def send(self, exchange: Exchange, encode: Callable[[], bytes | None]) -> Head | None:
         """Send a request with the cached head and return the head of the response; None if the SDK has to handle it.
@@ -139,6 +153,8 @@ class CachedRequest:
         if self._cached is None or (body := encode()) is None:
             return None
         origin, head = self._cached
+        if self._sign is not None:
+            head = self._sign(body)
         try:
             response = exchange.send(origin, with_body(head, body))
         except TransportError as error:

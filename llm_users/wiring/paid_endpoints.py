@@ -17,7 +17,7 @@ from llm_users.prompts import PromptError
 logger = logging.getLogger(__name__)
 
 _PAID_HOSTS = ("api.openai.com", "api.anthropic.com")
-_PAID_DOMAINS = (".openai.azure.com", ".amazonaws.com")
+_PAID_DOMAINS = (".openai.azure.com", ".amazonaws.com", ".api.aws")
 
 
 def is_paid(options: Options, user_classes: Iterable[Any], host: str | None) -> bool:

@@ -16,6 +16,9 @@ from llm_users.cli import locustfile, named_api
         (["--llm-api=messages"], "", "messages.py"),
         (["--llm-api=invoke"], "", "bedrock.py"),
         (["--llm-api", "chat", "--llm-api", "converse"], "", "bedrock.py"),
+        (["--llm-api=bedrock-chat"], "", "bedrock_openai.py"),
+        (["--llm-api", "bedrock-responses"], "", "bedrock_openai.py"),
+        (["--llm-api", "bedrock-messages"], "", "bedrock_messages.py"),
         ([], "messages", "messages.py"),
         (["--llm-api", "chat"], "messages", "sweep.py"),
         (["--llm-api", "nonsense"], "", "sweep.py"),  # the parser says what is wrong

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +29,7 @@ from llm_users.options.table import Options
 from llm_users.prompts import Conversation, Prompt, Tokenizer
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.httpx import CachedRequest
+from llm_users.transport.httpx import CachedRequest, HeadSigner
 from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
 from llm_users.transport.precise_timer import PreciseTimer
@@ -60,8 +59,6 @@ class RunContext:
     model: str | None = None
     clients: dict[Any, Any] = field(default_factory=dict)
     """SDK clients by their settings: one per process, because an ``OpenAI()`` costs 67 ms."""
-    cached_requests: defaultdict[Any, CachedRequest] = field(default_factory=lambda: defaultdict(CachedRequest))
-    """The common parts of each client's requests, by client and path."""
     run_s: float | None = None
     """The length of the run, if it is known in advance."""
     withhold_keys: bool = False
@@ -89,6 +86,7 @@ class RunContext:
     """Set if the run has several models or endpoints."""
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """Functions to call when the run is over."""
+    _cached_requests: dict[tuple[Any, str], CachedRequest] = field(default_factory=dict)
     _request_numbers: Any = field(default_factory=itertools.count)
     _user_numbers: Any = field(default_factory=itertools.count)
     _prompt_numbers: Any = field(default_factory=itertools.count)
@@ -98,6 +96,13 @@ class RunContext:
         if key not in self.clients:
             self.clients[key] = make()
         return self.clients[key]
+
+    def cached_request(self, client: Any, path: str, signer: HeadSigner | None = None) -> CachedRequest:
+        """Return the cached request of a client for a path. ``signer`` signs it for each body."""
+        cached = self._cached_requests.get((client, path))
+        if cached is None:
+            cached = self._cached_requests[client, path] = CachedRequest(signer)
+        return cached
 
     def client_of_class(
         self, user_class: type, host: str, own_headers: Mapping[str, str], make: Callable[[str, dict[str, str]], Any]

@@ -22,6 +22,7 @@ from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
 from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.transport.httpx import HeadSigner
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.anthropic.events import MessageEvents
 from llm_users.users.bedrock.families import anthropic_conversation
@@ -30,7 +31,7 @@ from llm_users.users.llm import LLMUser
 from llm_users.users.openai.client import KEYS_WITHHELD, make_http_client
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
 
-MESSAGES = "anthropic-messages"
+MESSAGES = "messages"
 _PATH = "/messages"
 HOST_VARIABLE = "ANTHROPIC_BASE_URL"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
@@ -59,6 +60,9 @@ class AnthropicUser(LLMUser):
     apis: ClassVar[Mapping[str, str]] = {"messages": "message"}
     host_variable: ClassVar[str] = HOST_VARIABLE
 
+    provider: ClassVar[str] = "anthropic"
+    """The first part of the values in the column ``api``."""
+
     default_headers: ClassVar[dict[str, str]] = {}
     """Extra headers for all requests of this class (``anthropic-beta``), or another ``anthropic-version``."""
 
@@ -70,7 +74,7 @@ class AnthropicUser(LLMUser):
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
         if run_context.options.api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {run_context.options.api} is not an API of Anthropic; use messages")
-        cls._client(run_context, host)
+        cls.client_for(run_context, host)
 
     def message(
         self,
@@ -95,19 +99,19 @@ class AnthropicUser(LLMUser):
         if system or instructions:
             body["system"] = system or instructions
         body |= self.extra_body(extra)
-        return Ask(MESSAGES, str(body["model"]), prompt.capped(body["max_tokens"]), body)
+        return Ask(f"{self.provider}-{MESSAGES}", str(body["model"]), prompt.capped(body["max_tokens"]), body)
 
     # Sending requests.
 
     def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
-        client = self._client(self.run_context, self.host or "")
+        client = self.client_for(self.run_context, self.host or "")
         body = msgspec.json.encode(ask.body)
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.run_context.starts.wait()
         head = self.send_http(
             exchange,
-            None if self.run_context.options.cookies else self.run_context.cached_requests[client, _PATH],
+            None if self.run_context.options.cookies else self.run_context.cached_request(client, _PATH, client.signer),
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
@@ -123,9 +127,9 @@ class AnthropicUser(LLMUser):
         return response.status_code, response.headers.get("request-id") or response.headers.get("x-request-id")
 
     @classmethod
-    def _client(cls, run_context: RunContext, host: str) -> _Client:
-        """Return the process's client for this base URL and these headers."""
-        client: _Client = run_context.client_of_class(
+    def client_for(cls, run_context: RunContext, host: str) -> MessagesClient:
+        """Return the process's client for this base URL, with the headers of the class."""
+        client: MessagesClient = run_context.client_of_class(
             cls, host, cls.default_headers, partial(_make_client, run_context)
         )
         return client
@@ -133,7 +137,7 @@ class AnthropicUser(LLMUser):
     @classmethod
     def listed_models(cls, run_context: RunContext, host: str) -> list[str]:
         """Return the models that the server lists. Raises the errors of requests."""
-        client = cls._client(run_context, host)
+        client = cls.client_for(run_context, host)
         body = _checked(client.http.send(client.request("GET", "/models"))).json()
         return [str(model["id"]) for model in body["data"]]
 
@@ -159,12 +163,14 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Client:
+class MessagesClient:
     """The settings that all requests of a user class to one endpoint share."""
 
     base_url: str
     http: httpx2.Client
     origin: Origin
+    signer: HeadSigner | None = None
+    """Signs requests with a cached head, if the endpoint requires a signature."""
 
     def request(self, method: str, path: str, body: bytes | None = None) -> httpx2.Request:
         """Return a request that ``http`` can send."""
@@ -176,15 +182,28 @@ def _versioned(host: str) -> str:
     return host if host.rstrip("/").endswith("/v1") else f"{host.rstrip('/')}/v1"
 
 
-def _make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> _Client:
+def _make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> MessagesClient:
     """Return a client for this base URL. Raises ValueError if a key is required but not set."""
+    return make_messages_client(run_context, host, headers, _credentials(run_context, host, headers))
+
+
+def make_messages_client(
+    run_context: RunContext,
+    host: str,
+    headers: Mapping[str, str],
+    credentials: Mapping[str, str],
+    *,
+    auth: httpx2.Auth | None = None,
+    signer: HeadSigner | None = None,
+) -> MessagesClient:
+    """Return a client for this base URL. ``credentials`` are headers; ``auth`` and ``signer`` sign requests."""
     all_headers = {
         "accept": "application/json",
         "content-type": "application/json",
         "accept-encoding": "identity",
         "user-agent": f"locust-llm/{__version__}",
         "anthropic-version": _VERSION,
-        **_credentials(run_context, host, headers),
+        **credentials,
         **{name.lower(): value for name, value in headers.items()},
     }
     base_url = _versioned(host)
@@ -193,9 +212,12 @@ def _make_client(run_context: RunContext, host: str, headers: dict[str, str]) ->
         base_url,
         headers=all_headers,
         params=endpoint.query_of(host),
+        auth=auth,
         timeout=httpx2.Timeout(run_context.options.timeout_s, connect=run_context.pool.connect_timeout_s),
     )
-    return _Client(base_url, http, origin_of(str(httpx2.URL(base_url))))
+    if auth is not None:
+        http.follow_redirects = False  # a signature is only valid for its own address
+    return MessagesClient(base_url, http, origin_of(str(httpx2.URL(base_url))), signer)
 
 
 def _credentials(run_context: RunContext, host: str, headers: dict[str, str]) -> dict[str, str]:

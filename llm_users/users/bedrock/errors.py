@@ -1,7 +1,8 @@
 """Convert errors of Bedrock and boto3 to the code and message of the row.
 
 An exception has the same code before the stream (``ThrottlingException``) and inside it (``throttlingException``).
-Messages keep the text of the service, because it distinguishes quotas.
+Messages keep the text of the service, because it distinguishes quotas. ``bedrock_failure_of`` is for boto3's errors,
+``http_failure_of`` for those of the OpenAI- and Anthropic-shaped APIs.
 """
 
 from __future__ import annotations
@@ -14,15 +15,23 @@ from llm_users.outcome import NOT_CONNECTED
 from llm_users.transport.errors import TransportError
 from llm_users.transport.eventstream import BadEventStream
 from llm_users.users.bad_events import StreamFailure
-from llm_users.users.failures import CODE_CHARACTERS, failure_of
+from llm_users.users.bedrock.credentials import BEARER_VARIABLE
+from llm_users.users.failures import CODE_CHARACTERS, error_response_of, failure_of
 
 # Advice for refusals that have a remedy.
 _ADVICE = {
     "ExpiredTokenException": "the credentials have expired and were not renewed: renew them at their source",
     "UnrecognizedClientException": "the access key is unknown to the service; a note names the credentials in use",
-    "AccessDeniedException": "allow bedrock:InvokeModelWithResponseStream, and enable the model in this region",
+    "AccessDeniedException": "allow bedrock:InvokeModelWithResponseStream (on mantle: bedrock-mantle:CreateInference), "
+    "and enable the model in this region",
+    "InvalidSignatureException": "check the secret key, the region, and the clock of this machine",
     "ResourceNotFoundException": "check that Bedrock lists --llm-model under this name and in this region",
 }
+_WRONG_ROUTE = ("supported on this route", "does not support the '")
+_ROUTE_ADVICE = (
+    "use another --llm-api or --llm-bedrock-endpoint, or give the base path of the model card in --host, for example "
+    "https://bedrock-mantle.REGION.api.aws/openai/v1"
+)
 _ON_DEMAND = "on-demand throughput"
 _PROFILE_ADVICE = "this model requires an inference profile: put the region's prefix before the id, as in us.ID"
 
@@ -55,6 +64,27 @@ def bedrock_failure_of(error: BaseException, endpoint_url: str) -> tuple[str, st
     return failure_of(error, endpoint_url)
 
 
+def http_failure_of(error: BaseException, base_url: str) -> tuple[str, str]:
+    """Return (error_code, error_message) of any exception that a request of OpenAI's or Anthropic's shape can raise."""
+    code, message = failure_of(error, base_url, f"AWS_PROFILE or {BEARER_VARIABLE}")
+    response = error_response_of(error)
+    if response is None:
+        return code, message
+    name = response.headers.get("x-amzn-errortype", "").partition(":")[0]
+    if name:
+        return failure_of(StreamFailure(name[:CODE_CHARACTERS], ""), base_url)[0], _advised(name, message)
+    if any(text in message for text in _WRONG_ROUTE):
+        return code, f"{message} ({_ROUTE_ADVICE})"
+    return code, message
+
+
+def http_refusal_of(error: BaseException) -> tuple[int | None, str | None] | None:
+    """Return (HTTP status, request id) of an error response; None if the error is not one with a request id of AWS."""
+    response = error_response_of(error)
+    identifier = response.headers.get("x-amzn-requestid") if response is not None else None
+    return (response.status_code, identifier) if response is not None and identifier else None
+
+
 def refusal_of(error: BaseException) -> tuple[int | None, str | None]:
     """Return (HTTP status, request id) of an error response; None for unknown values."""
     if not isinstance(error, boto.ClientError):
@@ -75,10 +105,14 @@ def _as_failure(error: boto.ClientError) -> StreamFailure:
     return StreamFailure(code[:1].upper() + code[1:] if not code.isdigit() else code, message)
 
 
+def _advised(code: str, message: str) -> str:
+    advice = _PROFILE_ADVICE if _ON_DEMAND in message else _ADVICE.get(code, "")
+    return f"{message} ({advice})" if advice else message
+
+
 def _with_advice(failure: StreamFailure, endpoint_url: str, prefix: str = "") -> str:
     """Return the service's message with advice."""
-    advice = _PROFILE_ADVICE if _ON_DEMAND in failure.message else _ADVICE.get(failure.code, "")
-    text = prefix + failure.message + (f" ({advice})" if advice else "")
+    text = prefix + _advised(failure.code, failure.message)
     return failure_of(StreamFailure(failure.code[:CODE_CHARACTERS], text), endpoint_url)[1].removeprefix(
         "the server reported an error inside the stream: "
     )

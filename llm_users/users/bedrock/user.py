@@ -24,12 +24,15 @@ from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.users.answer import Answer, Ask
-from llm_users.users.bedrock.client import HOST_VARIABLE, make_client
+from llm_users.users.bedrock.authentication import HOST_VARIABLE
+from llm_users.users.bedrock.client import make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
 from llm_users.users.bedrock.events import BedrockEvents, BedrockResponseStream
 from llm_users.users.bedrock.families import Family
 from llm_users.users.bedrock.invoke import PARAMETERS, InvokeEvents, InvokeFormat, cap_of, choose_family, invoke_body
+from llm_users.users.bedrock.routes import RUNTIME
+from llm_users.users.bedrock.run_models import models_of_run
 from llm_users.users.llm import LLMUser
 from llm_users.users.response_stream import ResponseStream
 
@@ -78,18 +81,16 @@ class BedrockUser(LLMUser):
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:
-        model = cls.model or run_context.model
-        if model is None:
-            raise ValueError(
-                "no model: set --llm-model to an id, profile or ARN as in `aws bedrock list-foundation-models`"
-            )
-        targets = run_context.options.targets if cls.model is None else ()
-        if any(target.url for target in targets):
-            raise ValueError("--llm-targets: on Bedrock list only models; set the endpoint with --llm-region or --host")
+        models = models_of_run(cls, run_context)
         if run_context.options.api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {run_context.options.api} is not an API of Bedrock; use converse or invoke")
+        if run_context.options.bedrock_endpoint != RUNTIME:
+            raise ValueError(
+                "bedrock-mantle does not have the APIs converse and invoke: use bedrock-chat, bedrock-responses or "
+                "bedrock-messages, or remove --llm-bedrock-endpoint"
+            )
         if run_context.options.api == "invoke":
-            for invoked_model in [target.model for target in targets] or [model]:
+            for invoked_model in models:
                 cls._family(run_context, invoked_model)
         cls._client(run_context, host)
 

@@ -1,4 +1,4 @@
-"""Create the openai SDK's clients, for OpenAI-compatible endpoints and for Azure's deployments.
+"""Create the openai SDK's clients, for OpenAI-compatible endpoints, Azure's deployments and AWS Bedrock.
 
 Keys come from the environment or from the SDK's own chain. The HTTP layer is our transport, or the SDK's own for
 comparison. Only functions import the SDK, which takes 0.35 s: a master and runs of other APIs do not need it.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 
@@ -17,8 +18,8 @@ from llm_users import secrets
 from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
 from llm_users.transport.client_rules import Redirects, UserCookies, bound_whole_body, no_cookies
-from llm_users.transport.connection import origin_of
-from llm_users.transport.httpx import GeventTransport
+from llm_users.transport.connection import Origin, origin_of
+from llm_users.transport.httpx import GeventTransport, HeadSigner
 from llm_users.transport.tls import tls_context
 
 if TYPE_CHECKING:
@@ -26,11 +27,29 @@ if TYPE_CHECKING:
 
 TokenProvider = Callable[[], str]
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SdkClient:
+    """The SDK's client for one endpoint. Its base URL takes 10 µs to convert to text, so the text is kept."""
+
+    sdk: openai.OpenAI
+    signer: HeadSigner | None = None
+    """Signs requests with a cached head, if the endpoint requires a signature."""
+    base_url: str = field(init=False)
+    origin: Origin = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", str(self.sdk.base_url))
+        object.__setattr__(self, "origin", origin_of(self.base_url))
+
+
 KEY_VARIABLE = "OPENAI_API_KEY"
 _KEYED_HOSTS = ("api.openai.com",)
 _AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com", ".openai.azure.us")
 _ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 _PLACEHOLDER = "no-key"
+_SIGNED_AS_SENT = {"Accept-Encoding": "identity"}
+"""The header that the transport sends, whatever the SDK sets. A signature must cover the value that is sent."""
 
 KEYS_WITHHELD = (
     "no key is sent: the endpoint was entered in a web page that is open to the network without a login, and keys are "
@@ -115,6 +134,42 @@ def make_azure_client(
     secrets.remember(token)
     return openai.AzureOpenAI(
         api_version=str(version), **credentials, **_settings(run_context, azure_base_url(host), headers, query)
+    )
+
+
+def make_bedrock_client(
+    run_context: RunContext,
+    base_url: str,
+    headers: dict[str, str],
+    *,
+    endpoint: str,
+    region: str,
+    credentials: object | None,
+    bearer: str | None,
+) -> openai.OpenAI:
+    """Return a client for Bedrock with a bearer key, or with signatures of ``credentials`` (botocore's).
+
+    Raises ValueError if the base URL does not fit the endpoint or the region.
+    """
+    import openai
+    from openai.providers.bedrock import bedrock
+
+    authentication: dict[str, Any] = {"api_key": bearer} if bearer else {"credential_provider": lambda: credentials}
+    settings = _settings(run_context, base_url, {**headers, **_SIGNED_AS_SENT}, {})
+    del settings["base_url"]  # the provider has it
+    try:
+        provider = bedrock(endpoint=cast(Any, endpoint), region=region, base_url=base_url, **authentication)
+        return openai.OpenAI(provider=provider, **settings)
+    except openai.OpenAIError as error:
+        raise ValueError(str(error)) from None
+
+
+def make_keyless_client(run_context: RunContext, base_url: str, headers: dict[str, str]) -> openai.OpenAI:
+    """Return a client whose requests carry no key."""
+    import openai
+
+    return openai.OpenAI(
+        api_key=_PLACEHOLDER, **_settings(run_context, base_url, headers, {}, without_placeholder=True)
     )
 
 

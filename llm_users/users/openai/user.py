@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,13 +16,13 @@ from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.transport.httpx import Head
 from llm_users.users.answer import Answer, Ask
 from llm_users.users.failures import error_response_of
 from llm_users.users.llm import LLMUser
 from llm_users.users.openai.client import (
+    SdkClient,
     deployment_of,
     has_deployments,
     key_problem,
@@ -38,10 +38,13 @@ from llm_users.users.token_counts import fill_openai_usage
 if TYPE_CHECKING:
     import openai
 
-CHAT, COMPLETIONS, RESPONSES = "openai-chat", "openai-completions", "openai-responses"
+CHAT, COMPLETIONS, RESPONSES = "chat", "completions", "responses"
 _PATHS = {CHAT: "/chat/completions", COMPLETIONS: "/completions", RESPONSES: "/responses"}
 
-_ELSEWHERE = "converse and invoke: locustfiles/bedrock.py, messages: locustfiles/messages.py"
+_ELSEWHERE = (
+    "converse and invoke: locustfiles/bedrock.py, messages: locustfiles/messages.py, bedrock-chat and "
+    "bedrock-responses: locustfiles/bedrock_openai.py, bedrock-messages: locustfiles/bedrock_messages.py"
+)
 
 _REFUSALS = (400, 422)
 
@@ -64,6 +67,9 @@ class OpenAIUser(LLMUser):
     framework: ClassVar[str] = "openai"
     apis: ClassVar[Mapping[str, str]] = {"chat": "chat", "completions": "complete", "responses": "respond"}
 
+    provider: ClassVar[str] = "openai"
+    """The first part of the values in the column ``api``; the second part is the API, such as ``chat``."""
+
     default_headers: ClassVar[dict[str, str]] = {}
     """Extra headers for all requests of this class."""
 
@@ -80,7 +86,7 @@ class OpenAIUser(LLMUser):
         api = run_context.options.api
         if api not in (None, *cls.apis):
             raise ValueError(f"--llm-api {api} requires another user ({_ELSEWHERE}); here use {', '.join(cls.apis)}")
-        cls._client(run_context, host)
+        cls.client_for(run_context, host, run_context.model or "")
 
     def chat(
         self, prompt: str | None = None, *, messages: Sequence[dict[str, Any]] | None = None, **body: Any
@@ -118,7 +124,12 @@ class OpenAIUser(LLMUser):
         if prompt.max_tokens is not None:
             request["max_output_tokens"] = prompt.max_tokens
         request |= self.extra_body(body)
-        return Ask(RESPONSES, str(request["model"]), prompt.capped(request.get("max_output_tokens")), request)
+        return Ask(
+            f"{self.provider}-{RESPONSES}",
+            str(request["model"]),
+            prompt.capped(request.get("max_output_tokens")),
+            request,
+        )
 
     def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         prompt = self.prompt_of(text, messages)
@@ -142,17 +153,17 @@ class OpenAIUser(LLMUser):
         if "max_completion_tokens" in body and "max_tokens" not in extra:
             body.pop("max_tokens", None)
             cap = body["max_completion_tokens"]
-        return Ask(api, str(body["model"]), prompt.capped(cap), body)
+        return Ask(f"{self.provider}-{api}", str(body["model"]), prompt.capped(cap), body)
 
     # Sending requests.
 
     def open_response(self, ask: Ask, exchange: Exchange | SdkExchange) -> ResponseStream:
-        client = self._client(self.run_context, self.host or "")
+        client = self.client_for(self.run_context, self.host or "", ask.model)
         if isinstance(exchange, Exchange):
             exchange.reserve(client.origin)
         self.run_context.starts.wait()
         usage = endpoint.usage_of(client.base_url)
-        if ask.api == RESPONSES:
+        if _api_of(ask) == RESPONSES:
             response = self._post(client, ask, ask.body, exchange)
             return ResponsesApiStream(response, ResponseEvents, usage, self.run_context.note)
         cap = endpoint.cap_of(client.base_url, ask.model)
@@ -177,7 +188,7 @@ class OpenAIUser(LLMUser):
         return _CompletionStream(response, make_events, usage, self.run_context.note, usage_asked=asked)
 
     def _post_with_usage(
-        self, client: _Client, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
+        self, client: SdkClient, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
     ) -> Head:
         """Send the request with ``include_usage``, unless the server is known to refuse it."""
         if not usage.asked or "stream_options" in ask.body:
@@ -207,14 +218,14 @@ class OpenAIUser(LLMUser):
         )
         return response
 
-    def _post(self, client: _Client, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
+    def _post(self, client: SdkClient, ask: Ask, body: dict[str, Any], exchange: Exchange | SdkExchange) -> Head:
         import openai
 
-        path, sdk = _PATHS[ask.api], client.sdk
+        path, sdk = _PATHS[_api_of(ask)], client.sdk
         cached = None
         # A subclass may sign each request separately (Azure's tokens expire), and cookies differ between users.
         if type(sdk) is openai.OpenAI and not self.run_context.options.cookies:
-            cached = self.run_context.cached_requests[client, path]
+            cached = self.run_context.cached_request(client, path, client.signer)
         return self.send_http(
             exchange,
             cached,
@@ -223,15 +234,13 @@ class OpenAIUser(LLMUser):
         )
 
     @classmethod
-    def _client(cls, run_context: RunContext, host: str) -> _Client:
-        """Return the process's client for this base URL and these headers."""
+    def client_for(cls, run_context: RunContext, host: str, model: str) -> SdkClient:  # noqa: ARG003 - for subclasses
+        """Return the process's client for requests to this model at this base URL, with the headers of the class."""
 
-        def make(url: str, headers: dict[str, str]) -> _Client:
-            sdk = cls._make_client(run_context, url, headers)
-            base_url = str(sdk.base_url)
-            return _Client(sdk, base_url, origin_of(base_url))
+        def make(url: str, headers: dict[str, str]) -> SdkClient:
+            return SdkClient(cls._make_client(run_context, url, headers))
 
-        client: _Client = run_context.client_of_class(cls, host, cls.default_headers, make)
+        client: SdkClient = run_context.client_of_class(cls, host, cls.default_headers, make)
         return client
 
     @classmethod
@@ -245,7 +254,7 @@ class OpenAIUser(LLMUser):
             deployment = deployment_of(endpoint.clean_url(host))
             return [deployment] if deployment else []
         # Not `models.list`, whose import takes 0.05 s.
-        body: Any = cls._client(run_context, host).sdk.get("/models", cast_to=object)
+        body: Any = cls.client_for(run_context, host, run_context.model or "").sdk.get("/models", cast_to=object)
         return [str(model["id"]) for model in body["data"]]
 
 
@@ -295,13 +304,9 @@ class AzureOpenAIUser(OpenAIUser):
         return [deployment] if deployment else []
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Client:
-    """The SDK's client for one endpoint. Its base URL takes 10 µs to convert to text, so the text is kept."""
-
-    sdk: openai.OpenAI
-    base_url: str
-    origin: Origin
+def _api_of(ask: Ask) -> str:
+    """Return the API of a request without its provider."""
+    return ask.api.rpartition("-")[2]
 
 
 def _encoded(body: dict[str, Any]) -> bytes | None:

@@ -108,12 +108,12 @@ def gate_section(gate: Gate) -> Section:
 def cost_section(points: Sequence[StagePoint], prices: Prices) -> Section:
     """Return the costs of every stage, and of the chosen operating points."""
     currency = f" ({prices.currency})" if prices.currency else ""
-    header = ["", *(f"Per {unit}{currency}" for unit in ("request", "million output tokens", "hour")), "Paid by"]
+    header = ["", *(f"Per {unit}{currency}" for unit in ("1,000 requests", "million output tokens", "hour")), "Paid by"]
     stage_costs = costs(points, prices)
     rows = [
         [
             label or "all requests",
-            number(cost.per_request),
+            number(1000 * cost.per_request),
             number(cost.per_million_output_tokens),
             number(cost.per_hour),
             cost.by,
@@ -124,7 +124,7 @@ def cost_section(points: Sequence[StagePoint], prices: Prices) -> Section:
     for point, why in chosen_points(points, by_objectives=any(point.verdict for point in points)):
         cost = stage_costs[list(points).index(point)]
         notes.append(
-            f"At {point.load.words} ({why}): {number(cost.per_request)} per request, "
+            f"At {point.load.words} ({why}): {number(1000 * cost.per_request)} per 1,000 requests, "
             f"{number(cost.per_million_output_tokens)} per million output tokens, {number(cost.per_hour)} per hour."
         )
     unpriced = sorted({cost.point.group.model or "-" for cost in stage_costs if cost.by == "no price"})

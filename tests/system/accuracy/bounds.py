@@ -10,6 +10,8 @@ NATIVE = "native"
 
 CHAT, CONVERSE, INVOKE = "chat", "converse", "invoke"
 """The API of a row: OpenAI's chat completions, and Bedrock's ConverseStream and Invoke (with Anthropic's messages)."""
+BEDROCK_CHAT, BEDROCK_RESPONSES, BEDROCK_MESSAGES = "bedrock-chat", "bedrock-responses", "bedrock-messages"
+"""OpenAI's and Anthropic's APIs on Bedrock, with signed requests."""
 RESPONSES, MESSAGES = "responses", "messages"
 """OpenAI's responses and Anthropic's own messages. They are measured on request, with the bounds of chat."""
 
@@ -43,6 +45,9 @@ SIMULATOR_BEDROCK_BOUNDS = {
     256: replace(SIMULATOR_BOUNDS[256], cpu_per_token_s=60e-6),
 }
 
+# Each request has a new signature, which must not be visible in the times or in the cost of a token.
+SIMULATOR_SIGNED_BOUNDS = {256: replace(SIMULATOR_BOUNDS[256], ttft_p99_s=0.5e-3, cpu_ratio=1.1)}
+
 _OK = ("ok",)
 
 # From 1,000 streams on the gap is 50 ms.
@@ -53,9 +58,16 @@ NATIVE_BOUNDS = {
     1500: Bounds(0.2e-3, 2e-3, None, 0.97, health=("ok", "strained")),
 }
 NATIVE_TLS_BOUNDS = {256: Bounds(0.2e-3, 0.5e-3, None, 0.99, cpu_ratio=1.2, health=_OK)}
+NATIVE_SIGNED_BOUNDS = {256: Bounds(0.1e-3, 0.5e-3, None, 0.99, cpu_ratio=1.1, health=_OK)}
 NATIVE_CONVERSE_BOUNDS = {256: Bounds(0.1e-3, 0.5e-3, None, 0.99, cpu_ratio=1.15, health=_OK)}
 # Two workers and the server share two cores, so the workers wait for a core now and then.
 NATIVE_BOUNDS_OF_TWO_PROCESSES = {1000: Bounds(0.5e-3, 10e-3, None, 0.95, cpu_ratio=1.6)}
+
+_SIMULATOR_BOUNDS_OF = {
+    CONVERSE: SIMULATOR_BEDROCK_BOUNDS,
+    INVOKE: SIMULATOR_BEDROCK_BOUNDS,
+    **dict.fromkeys((BEDROCK_CHAT, BEDROCK_RESPONSES, BEDROCK_MESSAGES), SIMULATOR_SIGNED_BOUNDS),
+}
 
 OK_MEANS_BELOW_S = 2e-3
 """If the client's health is ok, the p99 of the TTFT error is below this."""
@@ -72,11 +84,13 @@ def bounds_of(streams: int, server: str, processes: int = 1, api: str = CHAT, *,
     table: dict[int, Bounds] = {}
     if server == SIMULATOR:
         if processes == 1 and not is_tls:
-            table = SIMULATOR_BEDROCK_BOUNDS if api in (CONVERSE, INVOKE) else SIMULATOR_BOUNDS
+            table = _SIMULATOR_BOUNDS_OF.get(api, SIMULATOR_BOUNDS)
     elif processes == 2:
         table = NATIVE_BOUNDS_OF_TWO_PROCESSES if api == CHAT and not is_tls else {}
     elif processes == 1 and api == CHAT:
         table = NATIVE_TLS_BOUNDS if is_tls else NATIVE_BOUNDS
+    elif processes == 1 and api == BEDROCK_CHAT and not is_tls:
+        table = NATIVE_SIGNED_BOUNDS
     elif processes == 1 and api == CONVERSE and not is_tls:
         table = NATIVE_CONVERSE_BOUNDS
     return table.get(streams)

@@ -10,13 +10,28 @@ from pathlib import Path
 from llm_users.calibration import measured_run
 from llm_users.calibration.measured_run import Load, MeasuredRun, SimulatorEndpoint, Timing
 from tests.project import ROOT
-from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES
+from tests.system.accuracy.bounds import (
+    BEDROCK_CHAT,
+    BEDROCK_MESSAGES,
+    BEDROCK_RESPONSES,
+    CHAT,
+    CONVERSE,
+    INVOKE,
+    MESSAGES,
+)
 from tests.system.accuracy.circumstances import Start, TlsEndpoint, busy_programs
 from tests.system.accuracy.control_run import ControlPlan, ControlRun, measure_control
 from tests.system.accuracy.endpoints import NativeEndpoint
 
 _CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
-_LOCUSTFILES = {CONVERSE: "bedrock.py", INVOKE: "bedrock.py", MESSAGES: "messages.py"}
+_LOCUSTFILES = {
+    CONVERSE: "bedrock.py",
+    INVOKE: "bedrock.py",
+    MESSAGES: "messages.py",
+    BEDROCK_CHAT: "bedrock_openai.py",
+    BEDROCK_RESPONSES: "bedrock_openai.py",
+    BEDROCK_MESSAGES: "bedrock_messages.py",
+}
 
 
 @dataclass(frozen=True, slots=True)

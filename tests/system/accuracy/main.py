@@ -25,7 +25,19 @@ from types import FrameType
 
 from llm_users.calibration.measured_run import MeasuredRun, RunError, Timing
 from tests.system.accuracy import machine, markdown
-from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES, NATIVE, RESPONSES, SIMULATOR, bounds_of
+from tests.system.accuracy.bounds import (
+    BEDROCK_CHAT,
+    BEDROCK_MESSAGES,
+    BEDROCK_RESPONSES,
+    CHAT,
+    CONVERSE,
+    INVOKE,
+    MESSAGES,
+    NATIVE,
+    RESPONSES,
+    SIMULATOR,
+    bounds_of,
+)
 from tests.system.accuracy.control_run import ControlPlan, ControlRun
 from tests.system.accuracy.endpoints import native_binary
 from tests.system.accuracy.judging import Line, spoilt
@@ -40,11 +52,13 @@ from tests.system.accuracy.rows import (
     boto3_plans,
     native_plans,
     requests_of,
+    signed_plan,
     timing_of,
     with_references,
 )  # fmt: skip
 
 _ROUNDS_ON_NATIVE = 3
+_APIS = (CHAT, RESPONSES, MESSAGES, CONVERSE, INVOKE, BEDROCK_CHAT, BEDROCK_RESPONSES, BEDROCK_MESSAGES)
 
 _NOTES = """
 Errors are per request against the server's own send times, with rows and server log joined by response id; measured
@@ -87,6 +101,8 @@ def _plans(options: argparse.Namespace, *, on_simulator: bool) -> list[Plan]:
         for ramp in (ramps if api == CHAT else ramps[:1])
     ]  # fmt: skip
     if on_simulator:
+        if not (options.apis or options.streams or options.ladder):
+            plans.append(signed_plan())
         return plans + (boto3_plans(_timing(options, 256)) if options.boto3 and not options.ladder else [])
     if not options.streams and not options.ladder:
         plans += [replace(plan, busy=options.busy, tls=plan.tls or options.tls) for plan in native_plans()]
@@ -185,8 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--apis", type=_apis, metavar="A,A",
-        help="chat, converse, invoke (these by default on the simulator), responses, messages. The native server "
-        "speaks chat and converse",
+        help=f"{', '.join(_APIS)}. Default on the simulator: chat, converse, invoke, and 256 streams of bedrock-chat. "
+        "The native server speaks chat, bedrock-chat and converse",
     )  # fmt: skip
     parser.add_argument("--boto3", action="store_true", help="also measure Bedrock on boto3's own path, for comparison")
     parser.add_argument("--processes", type=_count, default=1, metavar="N", help="workers")
@@ -213,8 +229,8 @@ def _counts(text: str) -> list[int]:
 
 def _apis(text: str) -> list[str]:
     names = text.split(",")
-    if not set(names) <= {CHAT, RESPONSES, MESSAGES, CONVERSE, INVOKE}:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of chat, responses, messages, converse and invoke")
+    if not set(names) <= set(_APIS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(_APIS)}")
     return names
 
 

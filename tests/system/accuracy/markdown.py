@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE, MESSAGES, RESPONSES
+from tests.system.accuracy.bounds import (
+    BEDROCK_CHAT,
+    BEDROCK_MESSAGES,
+    BEDROCK_RESPONSES,
+    CHAT,
+    CONVERSE,
+    INVOKE,
+    MESSAGES,
+    RESPONSES,
+)
 from tests.system.accuracy.judging import Line
 from tests.system.accuracy.load_run import Plan
 
@@ -14,6 +23,9 @@ _APIS = {
     MESSAGES: "Anthropic messages",
     CONVERSE: "ConverseStream",
     INVOKE: "Invoke (Anthropic)",
+    BEDROCK_CHAT: "bedrock-chat, signed",
+    BEDROCK_RESPONSES: "bedrock-responses, signed",
+    BEDROCK_MESSAGES: "bedrock-messages, signed",
 }
 _HEADER = (
     "API",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llm_users.calibration.measured_run import Timing
-from tests.system.accuracy.bounds import CHAT, CONVERSE, INVOKE
+from tests.system.accuracy.bounds import BEDROCK_CHAT, CHAT, CONVERSE, INVOKE
 from tests.system.accuracy.control_run import ControlPlan
 from tests.system.accuracy.load_run import Plan
 
@@ -60,6 +60,11 @@ def native_plans() -> list[Plan]:
     ]
     chat = Plan(256, requests_of(256), RAMP, TIMING)
     return [replace(chat, tls=True), replace(chat, api=CONVERSE), *many]
+
+
+def signed_plan() -> Plan:
+    """Return the load with signed requests to Bedrock's OpenAI-shaped API."""
+    return Plan(256, requests_of(256), RAMP, TIMING, api=BEDROCK_CHAT)
 
 
 def boto3_plans(timing: Timing) -> list[Plan]:

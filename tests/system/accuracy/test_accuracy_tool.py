@@ -33,7 +33,8 @@ from tests.system.accuracy.load_run import Plan, measure
 from tests.system.accuracy.main import main
 from tests.system.accuracy.profile import EVENT_LOOP, OTHER, PARTS, part_of
 from tests.system.accuracy.profile import main as print_profile
-from tests.system.accuracy.rows import native_plans, with_references
+from tests.system.accuracy.rows import native_plans, signed_plan, with_references
+from tests.system.accuracy.signing import print_costs
 
 PLAN = Plan(streams=4, requests=12, ramp="0.5s", timing=Timing(ttft_s=0.2, gap_s=0.02, tokens=16))
 
@@ -304,3 +305,22 @@ def test_the_profile_divides_the_cpu_time_of_a_run(capsys: pytest.CaptureFixture
 )
 def test_a_sample_belongs_to_the_first_part_on_its_stack(functions: list[str], part: str) -> None:
     assert part_of(";".join(f"file.py:{name}" if "." in name or "_" in name else name for name in functions)) == part
+
+
+def test_the_row_with_signed_requests_is_compared_with_plain_chat() -> None:
+    (row,) = with_references([signed_plan()], on_simulator=True)
+    assert (row.plan.api, row.plan.streams) == ("bedrock-chat", 256)
+    assert row.reference == dataclasses.replace(signed_plan(), api="chat")
+    bounds = bounds_of(256, SIMULATOR, api="bedrock-chat")
+    assert bounds is not None
+    assert (bounds.ttft_p99_s, bounds.cpu_ratio) == (0.5e-3, 1.1)
+
+
+def test_the_cost_of_signatures_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    short = dataclasses.replace(PLAN, timing=Timing(0.05, 0.02, 2))
+    print_costs(
+        [("chat", "bedrock-chat"), ("messages", "bedrock-messages")], 1, SimulatorEndpoint, short=short, long=PLAN
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["chat", "bedrock-chat", "messages", "bedrock-messages"]
+    assert [len(line.split()) for line in lines[1:5]] == [5, 8, 5, 8]

@@ -13,7 +13,9 @@ import pytest
 import trustme
 
 from tests.project import ROOT
-from tests.stream_bytes import reply
+from tests.stream_bytes import chat_events, reply, stream
+from tests.stream_bytes import delta as delta_of_chat
+from tests.stream_bytes import event as event_of_stream
 from tests.system.secrets.searching import (
     AWS_ID,
     AWS_SECRET,
@@ -29,6 +31,7 @@ from tests.system.secrets.searching import (
     fetched,
     wait_for,
 )
+from tests.unit.users.anthropic.messages_api import PLAIN
 from tests.unit.users.bedrock.frames import (
     START,
     STOP,
@@ -79,6 +82,24 @@ def echoes(*secrets: str) -> list[Script]:
         [pause(0.01), RESET],
         [CLOSE],
         answer(START, delta(text="cut "), delta(text=said)),
+    ]
+
+
+def echoes_of_the_vendors(*secrets: str) -> list[Script]:
+    """Answers of OpenAI's and Anthropic's shape, good and bad, that repeat what they were sent."""
+    said = " ".join((*secrets, HEADER))
+    more = f"x-amzn-RequestId: {said}\r\nx-amzn-ErrorType: {secrets[0]}\r\n"
+    openai = {"error": {"message": said, "type": said, "code": said}}
+    return [
+        stream(chat_events("fine ", said)),
+        stream(PLAIN),
+        stream([delta_of_chat(content=said), event_of_stream({"error": {"message": said, "code": secrets[0]}})]),
+        reply("403 Forbidden", {"message": f"the key {said} is not known"}, more=more),
+        reply("429 Too Many Requests", openai, more=more),
+        reply("400 Bad Request", {"type": "error", "error": {"type": HOSTILE, "message": HOSTILE + said}}),
+        reply("401 Unauthorized", openai),
+        reply("500 Internal Server Error", f"<html><body><h1>{said}</h1></body></html>", kind="text/html", more=more),
+        [CLOSE],
     ]
 
 
@@ -134,6 +155,19 @@ def test_signed_requests(search: Search, wire: Wire, bedrock: Surroundings, tran
     looked_at(search, f"Bedrock, signed, {transport}, processes {processes}", bedrock, done)
 
 
+@pytest.mark.parametrize("transport", ["fast", pytest.param("sdk", marks=pytest.mark.slow)])
+def test_signed_requests_of_the_vendors_apis(search: Search, wire: Wire, bedrock: Surroundings, transport: str) -> None:
+    bedrock.locustfile = Path(__file__).with_name("leaky_bedrock_api_locustfile.py")
+    server = wire.serve(*(echoes_of_the_vendors(*SIGNING) * 100))
+    done = bedrock.run(*counted("--host", server.root, "--llm-transport", transport))
+    heads = "\n".join(request.head for request in server.requests())
+    assert f"Credential={AWS_ID}/" in heads
+    assert AWS_TOKEN in heads
+    for path in ("/openai/v1/chat/completions", "/openai/v1/responses", "/anthropic/v1/messages"):
+        assert path in heads
+    looked_at(search, f"Bedrock, APIs of the vendors, {transport}", bedrock, done)
+
+
 @pytest.fixture
 def encrypted(wire: Wire, bedrock: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Port]:
     """Call it with scripts: a server that speaks TLS, whose authority the runs trust."""
@@ -153,6 +187,17 @@ def test_a_bearer_key(search: Search, encrypted: Callable[..., Port], bedrock: S
     heads = "\n".join(request.head for request in server.requests())
     assert f"Bearer {BEARER}" in heads
     looked_at(search, f"Bedrock, bearer key, {transport}", bedrock, done)
+
+
+def test_a_bearer_key_of_the_vendors_apis(
+    search: Search, encrypted: Callable[..., Port], bedrock: Surroundings
+) -> None:
+    bedrock.locustfile = Path(__file__).with_name("leaky_bedrock_api_locustfile.py")
+    server = encrypted(*(echoes_of_the_vendors(*SIGNING, BEARER) * 100))
+    bedrock.environment["AWS_BEARER_TOKEN_BEDROCK"] = BEARER
+    done = bedrock.run(*counted("--host", server.root))
+    assert f"Bearer {BEARER}" in "\n".join(request.head for request in server.requests())
+    looked_at(search, "Bedrock, APIs of the vendors, bearer key", bedrock, done)
 
 
 def test_runs_that_are_refused(search: Search, bedrock: Surroundings) -> None:

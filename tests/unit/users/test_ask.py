@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from llm_users import AnthropicUser, BedrockUser, ConversationUser, LLMUser, OpenAIUser, Prompt
+from llm_users import (
+    AnthropicUser,
+    BedrockAnthropicUser,
+    BedrockOpenAIUser,
+    BedrockUser,
+    ConversationUser,
+    LLMUser,
+    OpenAIUser,
+    Prompt,
+)
 from llm_users.simulator.launch import launch
 from tests.stream_bytes import chat_events, stream
 from tests.unit.users.rig import Rig
@@ -35,6 +44,11 @@ Talker.tasks = []  # the rig's own task is the only one
         (BedrockUser, None, "bedrock-converse"),
         (BedrockUser, "converse", "bedrock-converse"),
         (BedrockUser, "invoke", "bedrock-invoke"),
+        (BedrockOpenAIUser, None, "bedrock-chat"),
+        (BedrockOpenAIUser, "bedrock-chat", "bedrock-chat"),
+        (BedrockOpenAIUser, "bedrock-responses", "bedrock-responses"),
+        (BedrockAnthropicUser, None, "bedrock-messages"),
+        (BedrockAnthropicUser, "bedrock-messages", "bedrock-messages"),
     ],
 )
 def test_ask_sends_the_next_prompt_with_the_api_of_the_run(

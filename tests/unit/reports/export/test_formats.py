@@ -131,7 +131,9 @@ def test_costs_by_the_hour_of_the_machines(
     assert cost.per_request == pytest.approx(10 / 3600 / (400 / 60))
     assert cost.per_million_output_tokens == pytest.approx(10 / 3600 / (400 * 100 / 60) * 1e6)
     assert main([str(prefix), "--prices", str(prices), "--slo", "errors<0.01"]) == 0
-    assert "At concurrency 1 (meets the objectives): 0.000417 per request" in " ".join(capsys.readouterr().out.split())
+    assert "At concurrency 1 (meets the objectives): 0.417 per 1,000 requests" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.parametrize(

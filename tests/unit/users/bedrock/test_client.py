@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
-from botocore.credentials import RefreshableCredentials
 from botocore.session import Session
 
-from llm_users import BedrockUser, secrets
+from llm_users import secrets
 from llm_users.users.bedrock.credentials import HeldCredentials, keep_fresh, seconds_left
 from tests.aws_environment import ACCESS_KEY, SECRET_KEY
 from tests.stream_bytes import head
 from tests.unit.users.bedrock.frames import answer, converse_events, refusal
 from tests.unit.users.bedrock.test_converse import ask
+from tests.unit.users.bedrock.vault import Vault, user_of
 from tests.unit.users.rig import Rig, eventually
 from tests.wire_server import Port, Wire, send
 
@@ -126,6 +124,7 @@ def test_a_run_by_invoke_of_a_model_that_says_nothing_is_refused(make_rig: MakeR
 
 def test_the_apis_of_others_are_refused(make_rig: MakeRig) -> None:
     assert "use converse or invoke" in make_rig(llm_api="chat").refused()
+    assert "bedrock-mantle does not have" in make_rig(llm_bedrock_endpoint="mantle").refused()
 
 
 # Which credentials.
@@ -224,44 +223,6 @@ def test_credentials_are_never_shown(
 
 
 # Renewal.
-
-
-class Vault:
-    """Gives credentials of a short life, each with its own key."""
-
-    def __init__(self, life_s: float, slow_s: float = 0.0) -> None:
-        self.life_s, self.slow_s = life_s, slow_s
-        self.given = 0
-        self.broken = False
-
-    def credentials(self) -> dict[str, str]:
-        gevent.sleep(self.slow_s)
-        if self.broken:
-            raise RuntimeError(f"the vault is shut for {SECRET_KEY}")
-        self.given += 1
-        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.life_s)
-        key = f"AKIAVAULT{self.given:07d}XXXX"
-        return {"access_key": key, "secret_key": SECRET_KEY, "token": "t" * 20, "expiry_time": end.isoformat()}
-
-    def source(self) -> RefreshableCredentials:
-        return RefreshableCredentials.create_from_metadata(self.credentials(), self.credentials, "assume-role")
-
-
-def user_of(vault: Vault) -> Any:
-    class Chain:
-        def load_credentials(self) -> RefreshableCredentials:
-            return vault.source()
-
-    class Vaulted(BedrockUser):
-        abstract = True
-
-        @classmethod
-        def botocore_session(cls) -> Session:
-            session = Session()
-            session.register_component("credential_provider", Chain())
-            return session
-
-    return Vaulted
 
 
 def key_of(port: Port) -> str:

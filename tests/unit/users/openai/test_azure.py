@@ -39,13 +39,13 @@ def asked(rig: Rig, user_class: Any, host: str, model: str = "my-gpt") -> Any:
 
     def job(user: Any) -> Any:
         user.host = endpoint.clean_url(host)
-        user._client = lambda run_context, _host: user_class._client(run_context, host)
+        user.client_for = lambda run_context, _host, model: user_class.client_for(run_context, host, model)
         kept, type(user).model = type(user).model, model
         try:
             return user.chat("hi").record
         finally:
             type(user).model = kept
-            del user._client
+            del user.client_for
 
     return rig.call(job)
 
@@ -117,7 +117,7 @@ def test_what_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity", None)
     with pytest.raises(ValueError, match=words):
-        rig.call(lambda user: made(**attributes)._client(user.run_context, port.root))
+        rig.call(lambda user: made(**attributes).client_for(user.run_context, port.root, "m"))
 
 
 def test_hosts_are_told_apart() -> None:
