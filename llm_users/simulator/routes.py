@@ -36,10 +36,6 @@ _NOT_ON_AWS = ("/v1/completions", "/v1/messages", "/openai/v1/models")
 """The paths that neither endpoint of Bedrock has. It lists models only on bedrock-mantle, at ``/v1/models``."""
 
 
-_BEDROCK_PREFIXES = ("/openai", "/anthropic")
-"""Prefixes of Bedrock's OpenAI- and Anthropic-shaped APIs, whose paths are otherwise those of the two vendors."""
-
-
 class _Refusal(Exception):
     """An error response. ``kind`` is its type in OpenAI's shape (empty: from the status), ``reason`` is for the log."""
 
@@ -85,8 +81,6 @@ class Routes:
                 del self._paths[path]
 
     def handle(self, request: Request) -> Reply | Answer:
-        for prefix in _BEDROCK_PREFIXES:
-            request.path = request.path.removeprefix(prefix)
         if is_bedrock(request.path):
             self._number += 1
             return self._bedrock.handle(request, self._number)
