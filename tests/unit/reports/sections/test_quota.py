@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import llm_reports
-from llm_reports.metrics.quota import PerMinute, Quota, peak_per_minute, quotas
-from llm_reports.sections.quota import quota_section
+from llm_reports.sections.quota import PerMinute, Quota, peak_per_minute, quota_section, quotas
 from llm_reports.sections.section import section_text
 from llm_users.record import RequestRecord, StageRecord
 from tests.unit.reports.rows_on_disk import record
