@@ -142,7 +142,11 @@ class ResponseStream:
                 return ResponseCut(self.why_unfinished())
             # The end of the document is the end of the answer; some servers send no finish reason.
             if events.empty:
-                return MalformedEvent(f"the server sent JSON without an answer of this API; {_WHICH_URL}")
+                beginning = self.decoder.beginning if isinstance(self.decoder, WholeBody) else ""
+                return MalformedEvent(
+                    "the server sent JSON without an answer of this API; check that the base URL is the URL of the "
+                    f"API. It begins: {beginning}"
+                )
         failure = finish_failure([events.finish_reason, *(end.reason for end in events.chunks.endings.values())])
         if failure is not None:
             return failure if self.streamed else AnswerFailure(failure.code, failure.message)

@@ -51,6 +51,8 @@ class WholeBody:
     def __init__(self, reader: WholeReader) -> None:
         self._reader = reader
         self._body = bytearray()  # ``chunks.Bounds`` limits its length
+        self.beginning = ""
+        """The beginning of the document as text without secrets, after ``finish``."""
 
     def feed(self, piece: bytes | bytearray) -> tuple[Any, ...]:
         """Keep a piece of the body. Return no events."""
@@ -62,6 +64,7 @@ class WholeBody:
         body = bytes(self._body)
         self._body.clear()
         document = body.removeprefix(b"\xef\xbb\xbf").strip()
+        self.beginning = excerpt(shown(document[:PAGE_BYTES]))
         if not document:
             raise EmptyAnswer("the server answered with an empty body")
         if document.startswith(b"<"):
