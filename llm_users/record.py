@@ -298,6 +298,13 @@ class RequestRecord:
     burst_chunks: int = _column(
         "count", "chunks of a typical burst if a gateway held the stream back, else 0: see buffered-streams.md", int, 0
     )
+    streamed: int = _column(
+        "0/1",
+        "1: the request asked for a stream; 0: it asked for the whole answer at once, so the columns of TTFT, TPOT, "
+        "last token and gaps are empty",
+        int,
+        1,
+    )
 
     def correct_for_omission(self) -> None:
         """Set the latencies from the intended send time, which include the delays of an open loop that falls behind."""

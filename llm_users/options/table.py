@@ -288,6 +288,11 @@ class Options:
         details="The turns are those of a conversation. Forms: 1s, exp:2s, 2s,0.5s",
         default="1s",
     )
+    no_stream: bool = SEND.switch(
+        "Ask for whole answers instead of streams",
+        details="Rows have the end-to-end latency and the tokens, but no TTFT, TPOT and gaps. The keyword stream of a "
+        "call, or the field in --llm-extra-body, has precedence",
+    )
     cancel: tuple[float, float] | None = SEND.option(
         parsers.cancel, "FRACTION:TIME", "Cancel this fraction of requests after TIME: 0.1:2s"
     )

@@ -43,8 +43,10 @@ class Sending:
     t0 is the start of the first attempt, because the caller also waits for retries.
     """
 
-    def __init__(self, exchange: Exchange | BotocoreExchange) -> None:
+    def __init__(self, exchange: Exchange | BotocoreExchange, *, leaves_body: bool = False) -> None:
+        """Create a call. ``leaves_body``: the caller reads the body of a successful response, and botocore does not."""
         self.exchange = exchange
+        self.leaves_body = leaves_body
         self.attempts = 0
         self._first_sent_ns = self._first_wall_ns = 0
 
@@ -112,7 +114,8 @@ def _send(request: AWSPreparedRequest, sending: Sending) -> AWSResponse:
     finally:
         sending.attempted()
     names = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
-    return AWSResponse(request.url, response.status, names, _Raw(exchange))
+    body = _NoBody() if sending.leaves_body and response.status < 300 else _Raw(exchange)
+    return AWSResponse(request.url, response.status, names, body)
 
 
 def _bytes(value: str | bytes | bytearray) -> bytes:
@@ -132,8 +135,31 @@ class _Raw:
         self._exchange.release()
 
 
+class _NoBody:
+    """An empty body for botocore's parser: the caller reads the body from the exchange."""
+
+    def stream(self, *_size: Any, **_more: Any) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        """Do nothing: the caller releases the exchange."""
+
+
+class ParsedBody:
+    """The answer of an operation without a stream that boto3 has read and parsed, as ``body`` of an exchange."""
+
+    def __init__(self, response: dict[str, Any]) -> None:
+        self._document = {name: value for name, value in response.items() if name != "ResponseMetadata"}
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield msgspec.json.encode(self._document)
+
+    def close(self) -> None:
+        """Do nothing: boto3 has released the connection."""
+
+
 class BotocoreExchange(SdkExchange):
-    """A request that boto3 sends, reads and parses by itself. ``body`` is its event stream.
+    """A request that boto3 sends, reads and parses by itself. ``body`` is its event stream or its whole answer.
 
     Events are converted back to messages, so that the same reader serves both paths.
     """
@@ -141,6 +167,10 @@ class BotocoreExchange(SdkExchange):
     def pieces(self) -> Iterator[Any]:
         try:
             for event in self.body:
+                if isinstance(event, bytes):  # a piece of a whole answer
+                    self.received += len(event)
+                    yield event
+                    continue
                 message = _message(event)
                 self.received += len(message.payload)
                 yield message

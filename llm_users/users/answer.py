@@ -49,3 +49,5 @@ class Ask:
     model: str
     prompt: Prompt
     body: dict[str, Any]
+    streamed: bool = True
+    """False: it asks for the whole answer at once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -55,10 +55,19 @@ _KEEP_ALIVES = frozenset((b"ping", b"pong", b"heartbeat", b"keepalive", b"keep-a
 class StreamFailure(Exception):
     """An error that the server reported inside the stream. ``code`` is the provider's code."""
 
+    place: ClassVar[str] = "inside the stream"
+    """Where the error was, for messages."""
+
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class AnswerFailure(StreamFailure):
+    """An error that the server reported in the body of an answer that is not streamed, with a status of success."""
+
+    place = "in the body of the answer"
 
 
 class MalformedEvent(BadResponse):

@@ -100,6 +100,17 @@ class Chunks:
             self.first_answer = index
         self.add(stamp_ns, clock_ns, text + other, reasoning, choice)
 
+    def add_whole(self, text: str, reasoning: str = "", *, call: str | None = None, choice: int = 0) -> None:
+        """Add a part of an answer that is not streamed. It has no stamps and is not a chunk. ``call``: a tool call."""
+        index = len(self.texts)
+        if choice:
+            self.choice_at[index] = choice
+        if reasoning:
+            self.reasoning_at[index] = reasoning
+        if call is not None:
+            self.text_at[index] = text
+        self.texts.append(text + (call or ""))
+
     def end(self, reason: str, stamp_ns: int, clock_ns: int, choice: int = 0) -> None:
         """Record the event with the finish reason of a choice. An earlier finish reason is kept."""
         if choice not in self.endings:

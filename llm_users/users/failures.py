@@ -114,7 +114,7 @@ def _classify(error: BaseException, base_url: str, key_variable: str) -> tuple[s
         return ABORTED, "the test or the stage ended while the request was in flight"
     if isinstance(error, StreamFailure):
         code = f"server_{error.code}" if error.code in OWN_CODES else error.code
-        return code, f"the server reported an error inside the stream: {error.message}"
+        return code, f"the server reported an error {error.place}: {error.message}"
     if isinstance(error, TransportError):
         url = with_version(base_url) if isinstance(error, WebPage) else None
         advice = f" (the base URL of most servers ends with /v1: write --host {url})" if url else ""

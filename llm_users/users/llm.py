@@ -276,6 +276,11 @@ class LLMUser(User):
         """Return the fields to add to a body: of the class, of ``--llm-extra-body``, and of the call, in this order."""
         return {**self.default_body, **self.run_context.options.extra_body, **body}
 
+    @property
+    def streams(self) -> bool:
+        """Whether a request asks for a stream unless its body or call has the field ``stream``: ``--llm-no-stream``."""
+        return not self.run_context.options.no_stream
+
     def send_http(
         self,
         exchange: Exchange | SdkExchange,

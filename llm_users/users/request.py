@@ -156,7 +156,7 @@ class Request:
         assert self._build is not None
         user, record, ask = self._user, self.record, self._build()
         self._build, self._prompt = None, ask.prompt
-        record.api, record.model = ask.api, ask.model
+        record.api, record.model, record.streamed = ask.api, ask.model, int(ask.streamed)
         target = user.target
         table_name = target.name if target is not None and target.model == ask.model else ask.model
         record.name = user.request_name or table_name
@@ -196,7 +196,8 @@ class Request:
         has_listeners = bool(user.environment.events.llm_token._handlers)
         while self._reads_on:
             timeout_s = max(0.0, (self._tail_until_ns - clock.now_ns()) / _NS) if self._tail_until_ns else None
-            each_read = has_listeners or not self._first_token_fired or timeout_s is not None
+            awaits_first = response.streamed and not self._first_token_fired
+            each_read = has_listeners or awaits_first or timeout_s is not None
             try:
                 if not exchange.wait(each_read=each_read, timeout_s=timeout_s):
                     self._end_in_silence(response)
@@ -328,6 +329,8 @@ class Request:
             except BadResponse:
                 if not events.complete:
                     raise ResponseCut("the stream ended in the middle of an event") from None
+        if not response.streamed and self._bounds is not None:
+            self._bounds.look(exchange.received)
 
     def _process_before_error(self, response: ResponseStream) -> None:
         """Process what had arrived before the deadline, the cancellation or the end of the user.
@@ -439,6 +442,9 @@ class Request:
         end_ns = self._end_clock_ns
         if source == "kernel" and self._end_stamp_ns:
             end_ns = max(self._end_stamp_ns, stamps_ns[-1])
+        elif not record.streamed and end_ns:
+            source = "kernel" if self._end_stamp_ns and not exchange.clock_moved() else "user"
+            end_ns, record.stamp_source = self._end_stamp_ns if source == "kernel" else end_ns, source
         if exchange.sent_ns and end_ns:
             record.end_to_end_latency_s = (end_ns - exchange.sent_ns) / _NS
         return gaps_ns, stamps_ns
@@ -452,6 +458,8 @@ class Request:
             record.response_id = response.events.response_id or response.request_id
             record.finish_reason = response.events.finish_reason
             response.count_usage(record)
+            if record.output_tokens == 0 and not record.chunks and any(response.events.chunks.texts):
+                record.output_tokens = record.output_tokens_source = None  # as with chunks: text has tokens
         elif error is not None:
             record.http_status, record.response_id = self._user.refusal_of(error)
         if error is not None:
@@ -607,6 +615,7 @@ def _identify(record: RequestRecord, run_context: RunContext, user_class: Any, p
     record.worker = run_context.worker
     record.user_class = user_class.__name__
     record.framework = run_context.options.framework or user_class.framework
+    record.streamed = int(not run_context.options.no_stream)
     record.stage = permit.plan.stage
     record.phase = permit.phase
     record.measured = int(permit.measured)

@@ -1,8 +1,8 @@
 """Response streams: the state of an answer while it arrives, and what its end means. ``users.request`` reads them.
 
-``ResponseStream`` is the base class for all wire formats. The rest of the module is for APIs with server-sent events:
-it interprets the HTTP headers, and detects a JSON body or an HTML page instead of a stream. The module of the API
-interprets the events.
+``ResponseStream`` is the base class for all wire formats, also for answers that are not streamed, whose body
+``users.whole_body`` decodes. The rest of the module is for APIs with server-sent events: it interprets the HTTP
+headers, and detects a JSON body or an HTML page instead of a stream. The module of the API interprets the events.
 """
 
 from __future__ import annotations
@@ -16,23 +16,13 @@ from llm_users.transport.endpoint import UsageSupport
 from llm_users.transport.errors import BadResponse, ResponseCut
 from llm_users.transport.exchange import Arrivals
 from llm_users.transport.httpx import Head
-from llm_users.transport.sse import SseDecoder, is_html
-from llm_users.users.bad_events import (
-    DONE,
-    MalformedEvent,
-    WebPage,
-    error_in,
-    finish_failure,
-    json_or_text,
-    words_of_page,
-)
+from llm_users.transport.sse import SseDecoder
+from llm_users.users.bad_events import DONE, AnswerFailure, MalformedEvent, error_in, finish_failure, json_or_text
 from llm_users.users.buffering import body_came_at_once, chunks_came_at_once
 from llm_users.users.chunks import Chunks
 from llm_users.users.failures import EXCERPT_CHARACTERS, excerpt
 from llm_users.users.tool_calls import ToolCalls
-
-_PAGE_BYTES = 4096
-"""Enough of an HTML page for its title, and more of a text than a message shows."""
+from llm_users.users.whole_body import PAGE_BYTES, EmptyAnswer, WholeBody, shown, web_page
 
 _FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":", b"\xef\xbb\xbf")
 
@@ -64,7 +54,10 @@ class Events:
         return 0
 
     def take_whole(self, body: bytes) -> None:
-        """Process a complete JSON answer to a request that asked for a stream. Its chunks have no stamps."""
+        """Process a complete JSON answer, also to a request that asked for a stream. Its chunks have no stamps.
+
+        Raises ``StreamFailure`` for an error in it, or ``MalformedEvent`` if it is not a JSON object.
+        """
         raise NotImplementedError
 
     @property
@@ -99,12 +92,6 @@ class Decoder(Protocol):
         """Return the rest at the end of the body."""
 
 
-class EmptyAnswer(BadResponse):
-    """A complete answer without output."""
-
-    code = "empty"
-
-
 class ResponseStream:
     """A response that has begun: how to read it, and what its end means. One subclass for each wire format."""
 
@@ -114,9 +101,15 @@ class ResponseStream:
     """A description of the terminator of the stream, for messages."""
     last_event: bytes | None = None
     """Bytes of the last event that do not occur in other events; None if there are none."""
+    streamed = True
+    """False: the request asked for the whole answer at once, so no token has a time."""
 
-    def __init__(self, status: int, request_id: str | None, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, status: int, request_id: str | None, headers: Mapping[str, str], *, streamed: bool = True
+    ) -> None:
         """Create a stream. ``headers`` are those of the response, with names in lower case."""
+        if not streamed:
+            self.streamed, self.last_event = False, None
         self.status = status
         self.request_id = request_id
         self._framed = "content-length" in headers
@@ -135,6 +128,8 @@ class ResponseStream:
 
         ``client_delay_s()`` is the maximum delay of the event loop since one second before the first chunk.
         """
+        if not self.streamed:
+            return False
         if self._chunked:
             return chunks_came_at_once(record, self.events.chunks, client_delay_s)
         return body_came_at_once(record, announced=self._framed, one_read=body_reads <= 1)
@@ -143,10 +138,18 @@ class ResponseStream:
         """Return what is wrong with an answer that ended without an error, or None."""
         events = self.events
         if not events.complete:
-            return ResponseCut(self.why_unfinished())
+            if self.streamed:
+                return ResponseCut(self.why_unfinished())
+            # The end of the document is the end of the answer; some servers send no finish reason.
+            if events.empty:
+                beginning = self.decoder.beginning if isinstance(self.decoder, WholeBody) else ""
+                return MalformedEvent(
+                    "the server sent JSON without an answer of this API; check that the base URL is the URL of the "
+                    f"API. It begins: {beginning}"
+                )
         failure = finish_failure([events.finish_reason, *(end.reason for end in events.chunks.endings.values())])
         if failure is not None:
-            return failure
+            return failure if self.streamed else AnswerFailure(failure.code, failure.message)
         return EmptyAnswer("the answer ended properly without any output") if events.empty else None
 
     def why_unfinished(self) -> str:
@@ -161,7 +164,7 @@ class ResponseStream:
 class SseResponseStream(ResponseStream):
     """A response stream of server-sent events. Subclasses count its tokens."""
 
-    decoder: _AnswerDecoder
+    decoder: _AnswerDecoder | WholeBody
     last_event = DONE
 
     def __init__(
@@ -172,6 +175,7 @@ class SseResponseStream(ResponseStream):
         note: Callable[[str], None],
         *,
         usage_asked: bool = False,
+        streamed: bool = True,
     ) -> None:
         """Create a stream.
 
@@ -179,11 +183,12 @@ class SseResponseStream(ResponseStream):
         reason.
         """
         headers = head.headers
-        super().__init__(head.status_code, headers.get("x-request-id") or headers.get("request-id"), headers)
+        request_id = headers.get("x-request-id") or headers.get("request-id")
+        super().__init__(head.status_code, request_id, headers, streamed=streamed)
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in NOT_COMPRESSED:
             raise BadResponse(
-                f"the stream is compressed ({encoding}) although the request refused it; disable compression"
+                f"the answer is compressed ({encoding}) although the request refused it; disable compression"
             )
         self.usage_asked = usage_asked
         self._usage = usage
@@ -196,26 +201,31 @@ class SseResponseStream(ResponseStream):
             self.events = self._make_events()
             return self.events
         if name == "decoder":
-            self.decoder = _AnswerDecoder(self.events)
+            self.decoder = _AnswerDecoder(self.events) if self.streamed else WholeBody(self.events)
             return self.decoder
         raise AttributeError(name)
 
     def take_texts(self, arrivals: Arrivals) -> int:
+        if isinstance(self.decoder, WholeBody):
+            return 0
         events = self.decoder.whole_events(arrivals.pieces)
         return self.events.take_texts(events, *arrivals.stamps_of_pieces()) if events else 0
 
     def why_unfinished(self) -> str:
-        if self.decoder.is_document:
-            shown = excerpt(_text(self.decoder.document))
-            return f"the server sent JSON that is not an answer of this API; {_WHICH_URL} It begins: {shown}"
         reason = super().why_unfinished()
+        if isinstance(self.decoder, WholeBody):
+            return reason
+        if self.decoder.is_document:
+            document = excerpt(shown(self.decoder.document))
+            return f"the server sent JSON that is not an answer of this API; {_WHICH_URL} It begins: {document}"
         beginning = self.decoder.beginning
         if self.events.chunks.texts or not beginning.strip() or beginning.lstrip().startswith(_FIELDS):
             return reason
-        return f"{reason}; it is not a stream and begins: {excerpt(_text(beginning))}"
+        return f"{reason}; it is not a stream and begins: {excerpt(shown(beginning))}"
 
     def buffered(self, record: RequestRecord, body_reads: int, client_delay_s: Callable[[], float]) -> bool:
-        return self.decoder.is_document or super().buffered(record, body_reads, client_delay_s)
+        came_as_document = isinstance(self.decoder, _AnswerDecoder) and self.decoder.is_document
+        return came_as_document or super().buffered(record, body_reads, client_delay_s)
 
     def note_missing_usage(self, record: RequestRecord) -> None:
         """Add a note, once per endpoint, if a complete answer has no token counts."""
@@ -246,7 +256,7 @@ class _AnswerDecoder(SseDecoder):
         try:
             self._events.take_whole(body)
         except MalformedEvent:
-            raise ResponseCut(f"the answer is truncated or invalid JSON: {excerpt(_text(body))}") from None
+            raise ResponseCut(f"the answer is truncated or invalid JSON: {excerpt(shown(body))}") from None
 
     def _feed_lines(self, piece: bytes) -> list[bytes]:
         self.beginning = self.beginning or piece[:EXCERPT_CHARACTERS]
@@ -259,15 +269,11 @@ class _AnswerDecoder(SseDecoder):
         """Raise an error as soon as the body is certain to be neither a stream nor one JSON document."""
         body = self.buffer
         if body.startswith(b"<"):
-            if at_end or len(body) > _PAGE_BYTES:
-                kind = "HTML" if is_html(self.document) or b"<body" in self.document.lower() else "XML or HTML"
-                raise WebPage(
-                    f"the server answered with a page of {kind}; check that the base URL is the URL of the API. Its "
-                    f"text: {excerpt(' '.join(words_of_page(_text(self.document)).split()))}"
-                )
+            if at_end or len(body) > PAGE_BYTES:
+                raise web_page(self.document)
             return
         end = body.find(b"\n")
-        rest = body[end:][:_PAGE_BYTES].lstrip() if end >= 0 else b""
+        rest = body[end:][:PAGE_BYTES].lstrip() if end >= 0 else b""
         if not rest:
             return
         self._is_checked = True
@@ -276,9 +282,5 @@ class _AnswerDecoder(SseDecoder):
             value = json_or_text(first)
             raise (error_in(value, whole=True) if isinstance(value, dict) else None) or MalformedEvent(
                 "the server sends JSON lines instead of server-sent events, as other APIs such as Ollama's do; "
-                f"{_WHICH_URL} It begins: {excerpt(_text(first))}"
+                f"{_WHICH_URL} It begins: {excerpt(shown(first))}"
             )
-
-
-def _text(data: bytes) -> str:
-    return data[:_PAGE_BYTES].decode("utf-8", "replace")

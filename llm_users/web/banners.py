@@ -34,6 +34,7 @@ class Seen:
     rows: int = 0
     user_stamps: int = 0
     buffered: int = 0
+    unstreamed: int = 0
     dropped: int = 0
     held: int = 0
     tokenizer: int = 0
@@ -49,6 +50,7 @@ class Seen:
         self.dropped += is_dropped
         self.held += not is_dropped and (record.held_s or 0.0) > 0
         self.buffered += record.buffered
+        self.unstreamed += record.ok and not record.streamed
         self.tokenizer += record.output_tokens_source == "tokenizer"
         for names, name in ((self.models, record.model), (self.frameworks, record.framework), (self.apis, record.api)):
             if name and len(names) < _MOST_NAMES:
@@ -79,6 +81,8 @@ def banners(
          "the rate requires."),
         (seen.buffered, "warn", f"{seen.buffered} answers arrived at once although the client requested a stream, so "
          "their time to first token is unknown. Something between client and server, often a proxy, buffers answers."),
+        (seen.unstreamed, "info", f"{seen.unstreamed} answers were not streamed (--llm-no-stream, or stream=False in a "
+         "call), so they have no time to first token, TPOT and gaps."),
         (seen.user_stamps, "warn", f"{seen.user_stamps} of {seen.rows} answers have timestamps of the program, not of "
          "the kernel, so their times include the client's own delay."),
         (seen.tokenizer, "info", f"The local tokenizer counted the output tokens of {seen.tokenizer} answers, because "

@@ -214,7 +214,7 @@ class SearchStages:
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
         text = figures.reason
-        if figures.judgements and not any(judgement.n for judgement in figures.judgements):
+        if figures.judgements and not any(one.n or one.group.counts.ok for one in figures.judgements):
             text = "no request succeeded"
         return Judgement(figures.verdict, figures.holds, text, figures.margin, figures.could_decide(MOST_REPEATS))
 
@@ -297,12 +297,14 @@ class _Breaks:
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self._column = objective.kind.column
-        self._streamed_only = objective.name in ("ttft", "ttfat", "tpot", "corrected_ttft")
 
     def __call__(self, record: RequestRecord) -> bool | None:
+        needs_stream = self._objective.kind.needs_stream
+        if needs_stream and not record.streamed:
+            return None
         if record.outcome.is_failure:
             return True
-        if not record.ok or (self._streamed_only and record.buffered):
+        if not record.ok or (needs_stream and record.buffered):
             return None
         value = getattr(record, self._column)
         if self._objective.name == "throughput":  # from the request's own figures, as on the report side

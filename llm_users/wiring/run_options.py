@@ -62,9 +62,12 @@ def checked(options: Options, user_classes: list[Any], shape: Any = None) -> Opt
         import llm_reports
 
         try:
-            llm_reports.parse_objectives(expression)
+            objectives = llm_reports.parse_objectives(expression)
         except llm_reports.InputError as error:
             raise OptionError(f"{flag}: {error}") from None
+        for objective in objectives.all:
+            if options.no_stream and objective.kind.needs_stream:
+                raise OptionError(f"{flag}: {objective.without_stream}")
     if options.prices is not None:
         try:
             for model in (options.model, *(target.model for target in options.targets)):

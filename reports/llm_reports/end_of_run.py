@@ -39,7 +39,7 @@ _NUMBERS = {
     COL.stage, COL.concurrency, COL.rate_per_s, COL.measured, COL.http_status, COL.window_share, COL.window_tokens,
     COL.output_tokens, COL.input_tokens, COL.cached_tokens, COL.chunks, COL.coalesced, COL.burst_chunks, COL.held_s,
     COL.connect_s, COL.ttft_s, COL.tpot_s, COL.end_to_end_latency_s, COL.prompt_index, COL.requested_output_tokens,
-    COL.answer_match,
+    COL.answer_match, COL.streamed,
 }  # fmt: skip
 _Key = tuple[int, int, str, str]
 """Stage, users, framework and model."""
@@ -125,6 +125,7 @@ class _Group:
         if ttft_s == 0 or latency_s == 0 or (not buffered and ttft_s > latency_s):
             raise _Declined
         seen["buffered"] += buffered
+        seen["unstreamed"] += row[COL.streamed] == 0
         if row[COL.burst_chunks] > 0:
             seen["bursts"] += 1
             seen["burst_gaps"] += row[COL.chunks] - 1
@@ -135,7 +136,7 @@ class _Group:
         for column in (COL.cached_tokens, COL.input_tokens):
             if not math.isnan(row[column]):
                 seen[column] += row[column]
-        if not buffered:
+        if not buffered and row[COL.streamed] != 0:
             values[TTFT.name].append(ttft_s)
             values[TPOT.name].append(row[COL.tpot_s])
         values[LATENCY.name].append(latency_s)
@@ -172,6 +173,7 @@ class _Group:
             knows_prompts=bool(seen["prompts"]),
             limits_output=bool(seen["caps"]),
             buffered=seen["buffered"],
+            unstreamed=seen["unstreamed"],
             without_content=0,
             bursts=seen["bursts"],
             burst_gaps=seen["burst_gaps"],

@@ -76,6 +76,8 @@ class LiveReporter:
         if record.output_tokens and record.chunks and not record.buffered:
             self._tokens_of_ended += record.output_tokens
             self._chunks_of_ended += record.chunks
+        if record.output_tokens and not record.streamed:
+            self._unstreamed_tokens += record.output_tokens
         outcome = record.outcome
         if outcome is Outcome.ABORTED:
             return
@@ -170,7 +172,7 @@ class LiveReporter:
             requests=self._requests,
             failed=self._failed,
             throttled=self._throttled,
-            tokens=self._chunks * per_chunk,
+            tokens=self._chunks * per_chunk + self._unstreamed_tokens,
             cpu=(cpu_s - self._cpu_mark_s) / passed_s,
             ttft=dict(self._ttft.counts),
             gap=dict(self._gap.counts),
@@ -184,6 +186,7 @@ class LiveReporter:
 
     def _forget_counts(self) -> None:
         self._chunks = self._requests = self._failed = self._throttled = 0
+        self._unstreamed_tokens = 0
         self._done: dict[int, int] = {}
         self._ttft, self._gap, self._tpot, self._lag, self._lag_own = (DurationHistogram() for _ in range(5))
 

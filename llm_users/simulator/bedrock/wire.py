@@ -343,4 +343,7 @@ class BedrockAnswer(WireAnswer):
                     "x-amzn-bedrock-output-token-count": str(turn.tokens),
                     "x-amzn-bedrock-invocation-latency": str(turn.latency_ms),
                 }
+                if turn.cached_tokens:
+                    headers["x-amzn-bedrock-cache-read-input-token-count"] = str(turn.cached_tokens)
+                    headers["x-amzn-bedrock-cache-write-input-token-count"] = "0"
         return self.whole_response(json_bytes(self._shape.whole(turn)), headers)

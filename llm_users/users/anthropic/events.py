@@ -12,11 +12,11 @@ import msgspec
 
 from llm_users.users.bad_events import MalformedEvent, object_despite, refuse_error
 from llm_users.users.bedrock.events import BedrockEvents
-from llm_users.users.bedrock.families import FAMILIES
-from llm_users.users.tool_calls import arguments_text
+from llm_users.users.bedrock.families import FAMILIES, take_message
 
 _CLAUDE = FAMILIES["anthropic-messages"]
 _read = _CLAUDE.read
+_WRONG_SHAPE = (AttributeError, TypeError, KeyError, IndexError)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -45,38 +45,26 @@ class MessageEvents(BedrockEvents):
         if message.get("error") or "content" not in message:
             refuse_error(message, whole=True)
         self._identify(message)
-        self._read_document({"type": "message_start", "message": message})
-        for block in message.get("content") or []:
-            self._take_block(block)
-        if message.get("stop_reason"):
-            self._read_document({"type": "message_delta", "delta": message, "usage": message.get("usage")})
-            self._read_document({"type": "message_stop"})
+        try:
+            take_message(self, message)
+        except _WRONG_SHAPE:
+            raise _not_an_event(message) from None
         self.done = self.stopped
-
-    def _take_block(self, block: Any) -> None:
-        output = self._read_document({"type": "content_block_start", "content_block": block}) or ("", "")
-        answer, reasoning = output[:2]
-        texts = self.chunks.texts
-        if isinstance(block, dict) and str(block.get("type")).endswith("tool_use"):
-            self.chunks.text_at[len(texts)] = answer
-            arguments = arguments_text(block.get("input") or {})
-            self.add_arguments(arguments)
-            answer += arguments
-        if reasoning:
-            self.chunks.reasoning_at[len(texts)] = reasoning
-        if answer or reasoning:
-            texts.append(answer)
 
     def _read_document(self, document: dict[str, Any]) -> tuple[str, ...] | None:
         try:
             return _read(self, document)
-        except (AttributeError, TypeError, KeyError, IndexError):
-            keys = ", ".join(list(document)[:8])
-            raise MalformedEvent(f"an event does not have the shape of the Messages API (keys: {keys})") from None
+        except _WRONG_SHAPE:
+            raise _not_an_event(document) from None
 
     def _identify(self, message: Any) -> None:
         identifier = message.get("id") if isinstance(message, dict) else None
         self.response_id = None if identifier is None else str(identifier)
+
+
+def _not_an_event(document: dict[str, Any]) -> MalformedEvent:
+    keys = ", ".join(list(document)[:8])
+    return MalformedEvent(f"an event does not have the shape of the Messages API (keys: {keys})")
 
 
 def _document(data: bytes) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""AnthropicUser: streamed requests to Anthropic's Messages API and compatible servers (vLLM, SGLang, gateways).
+"""AnthropicUser: requests to Anthropic's Messages API and compatible servers (vLLM, SGLang, gateways).
 
 Requests use this project's transport; a single request type needs no SDK. Keys come from the environment only, and are
 sent only to the endpoint of the run. ``anthropic.events`` interprets the events.
@@ -84,7 +84,7 @@ class AnthropicUser(LLMUser):
         system: str | Sequence[dict[str, Any]] | None = None,
         **body: Any,
     ) -> Answer:
-        """Send one streamed message and return the answer.
+        """Send one message, streamed unless ``stream=False``, and return the answer.
 
         ``prompt`` is the user's text. ``messages`` is a whole conversation, in the shape of Anthropic or OpenAI.
         Without both, the user sends the next prompt of the run. Other keywords are added to the request's body
@@ -95,11 +95,14 @@ class AnthropicUser(LLMUser):
     def _message_ask(self, prompt: Prompt, system: Any, extra: dict[str, Any]) -> Ask:
         turns, instructions = anthropic_conversation(prompt)
         cap = prompt.max_tokens or self.default_cap()  # the API requires a cap
-        body: dict[str, Any] = {"model": self.model_of_request(), "max_tokens": cap, "messages": turns, "stream": True}
+        body: dict[str, Any] = {"model": self.model_of_request(), "max_tokens": cap, "messages": turns}
+        body["stream"] = self.streams
         if system or instructions:
             body["system"] = system or instructions
         body |= self.extra_body(extra)
-        return Ask(f"{self.provider}-{MESSAGES}", str(body["model"]), prompt.capped(body["max_tokens"]), body)
+        prompt = prompt.capped(body["max_tokens"])
+        api = f"{self.provider}-{MESSAGES}"
+        return Ask(api, str(body["model"]), prompt, body, streamed=bool(body["stream"]))
 
     # Sending requests.
 
@@ -115,7 +118,8 @@ class AnthropicUser(LLMUser):
             lambda: body,
             lambda: _checked(client.http.send(client.request("POST", _PATH, body), stream=True)),
         )
-        return _MessageStream(head, MessageEvents, endpoint.usage_of(client.base_url), self.run_context.note)
+        usage, note = endpoint.usage_of(client.base_url), self.run_context.note
+        return _MessageStream(head, MessageEvents, usage, note, streamed=ask.streamed)
 
     def failure_of(self, error: BaseException) -> tuple[str, str]:
         return failure_of(error, _versioned(self.host or ""), KEY_VARIABLE)

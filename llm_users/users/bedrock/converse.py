@@ -1,4 +1,4 @@
-"""Build requests for ConverseStream and read its events, which are the same for all models.
+"""Build requests for ConverseStream and Converse, and read their answers, which are the same for all models.
 
 The module handles the documents of the API; it does not depend on boto3 or on connections.
 """
@@ -14,7 +14,9 @@ import msgspec
 from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
+from llm_users.users.bad_events import MalformedEvent, object_from, refuse_error
 from llm_users.users.bedrock.events import BedrockEvents, json_object, number, raise_exception
+from llm_users.users.openai.reasoning import text_of
 from llm_users.users.tool_calls import arguments_text, calls_of, without_calls
 
 # Common names of sampling parameters -> Converse's names inside inferenceConfig.
@@ -162,6 +164,11 @@ class ConverseEvents(BedrockEvents):
         if kind == "metadata":
             self.done = self.stopped
 
+    def take_whole(self, body: bytes) -> None:
+        document = object_from(body) or {}
+        if not take_answer(self, document):
+            refuse_error(document, whole=True)
+
 
 EVENTS = ("contentBlockStart", "messageStop", "metadata")
 """The events that ``take_event`` reads."""
@@ -173,6 +180,38 @@ _COUNTS = {
     "cache_write_tokens": "cacheWriteInputTokens",
 }
 _CACHE_COUNTS_OF_NOVA = {name: f"{_COUNTS[name]}Count" for name in ("cache_read_tokens", "cache_write_tokens")}
+
+
+def take_answer(events: BedrockEvents, document: Mapping[str, Any]) -> bool:
+    """Store the whole answer of Converse. Return False if the document has no answer.
+
+    Raises ``MalformedEvent`` for an answer of a wrong shape.
+    """
+    if "output" not in document:
+        return False
+    try:
+        for block in (document["output"].get("message") or {}).get("content") or []:
+            _take_block(events, block)
+        if document.get("stopReason"):
+            take_event(events, "messageStop", document)
+        take_event(events, "metadata", document)
+    except (AttributeError, TypeError):
+        raise MalformedEvent("the answer does not have the shape of Converse") from None
+    return True
+
+
+def _take_block(events: BedrockEvents, block: Mapping[str, Any]) -> None:
+    """Store one block of the content of a whole answer."""
+    reasoning, tool = block.get("reasoningContent"), block.get("toolUse")
+    if tool is not None:
+        events.begin_tool(tool.get("toolUseId"), tool.get("name"))
+        arguments = arguments_text(tool.get("input"))
+        events.add_arguments(arguments)
+        events.chunks.add_whole("", call=arguments)
+    elif reasoning is not None:  # redacted reasoning is output without visible text
+        events.chunks.add_whole("", text_of((reasoning.get("reasoningText") or {}).get("text")))
+    elif block.get("text"):
+        events.chunks.add_whole(text_of(block["text"]))
 
 
 def take_event(events: BedrockEvents, kind: Any, fields: Mapping[str, Any]) -> None:

@@ -22,8 +22,8 @@ from llm_users.users.failures import CODE_CHARACTERS, error_response_of, failure
 _ADVICE = {
     "ExpiredTokenException": "the credentials have expired and were not renewed: renew them at their source",
     "UnrecognizedClientException": "the access key is unknown to the service; a note names the credentials in use",
-    "AccessDeniedException": "allow bedrock:InvokeModelWithResponseStream (on mantle: bedrock-mantle:CreateInference), "
-    "and enable the model in this region",
+    "AccessDeniedException": "allow bedrock:InvokeModelWithResponseStream (without streaming bedrock:InvokeModel; on "
+    "mantle bedrock-mantle:CreateInference), and enable the model in this region",
     "InvalidSignatureException": "check the secret key, the region, and the clock of this machine",
     "ResourceNotFoundException": "check that Bedrock lists --llm-model under this name and in this region",
 }
@@ -41,7 +41,7 @@ def bedrock_failure_of(error: BaseException, endpoint_url: str) -> tuple[str, st
     if isinstance(error, boto.ClientError):  # includes EventStreamError
         return failure_of(_as_failure(error), endpoint_url)[0], _with_advice(_as_failure(error), endpoint_url)
     if isinstance(error, StreamFailure):
-        return failure_of(error, endpoint_url)[0], _with_advice(error, endpoint_url, "inside the stream: ")
+        return failure_of(error, endpoint_url)[0], _with_advice(error, endpoint_url, f"{error.place}: ")
     if isinstance(error, BadEventStream):
         return "malformed", failure_of(error, endpoint_url)[1]
     if isinstance(error, boto.BotoCoreError):

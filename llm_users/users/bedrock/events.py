@@ -1,4 +1,4 @@
-"""The common part of Bedrock's two streams: frames, exceptions inside the stream, usage, and the end of the stream.
+"""The common part of Bedrock's answers: frames, exceptions inside the stream, usage, and the end of the stream.
 
 The module does not depend on connections or on Locust. The module of each API interprets its events.
 """
@@ -20,6 +20,7 @@ from llm_users.users.bedrock.reasoning_tags import ReasoningTags
 from llm_users.users.failures import excerpt
 from llm_users.users.response_stream import Events, ResponseStream
 from llm_users.users.token_counts import MOST_TOKENS, count
+from llm_users.users.whole_body import WholeBody
 
 _MS = 0.001
 
@@ -84,6 +85,9 @@ class BedrockEvents(Events):
     @property
     def complete(self) -> bool:
         return self.stopped
+
+    def take_headers(self, headers: Mapping[str, str]) -> None:
+        """Store what the headers of a whole answer say about it."""
 
     @property
     def empty(self) -> bool:
@@ -218,17 +222,23 @@ class BedrockResponseStream(ResponseStream):
 
     events: BedrockEvents
 
-    def __init__(self, events: BedrockEvents, metadata: dict[str, Any], *, parsed: bool) -> None:
+    decoder: _Frames | _TextOrFrames | _Parsed | WholeBody
+
+    def __init__(self, events: BedrockEvents, metadata: dict[str, Any], *, parsed: bool, streamed: bool = True) -> None:
         headers = metadata.get("HTTPHeaders", {})
-        super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"), headers)
+        super().__init__(metadata["HTTPStatusCode"], metadata.get("RequestId"), headers, streamed=streamed)
         content_type = headers.get("content-type", "").lower().partition(";")[0].strip()
         is_text = content_type.startswith("text/") or content_type == "application/json"
-        if is_text and parsed:
+        if is_text and parsed and streamed:
             raise BadResponse(_MISPLACED.format(content_type))
         self._parsed = parsed
         self.events, self.terminator = events, events.terminator
         events.usage.latency_mode = headers.get("x-amzn-bedrock-performanceconfig-latency")
         events.usage.service_tier = headers.get("x-amzn-bedrock-service-tier")
+        if not streamed:
+            events.take_headers(headers)
+            self.decoder = WholeBody(events)
+            return
         frames = _Frames(events)
         self.decoder = _Parsed() if parsed else _TextOrFrames(content_type, frames) if is_text else frames
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_users.prompts import Prompt
 from llm_users.users.bad_events import failure_from
-from llm_users.users.bedrock.converse import EVENTS, take_event
+from llm_users.users.bedrock.converse import EVENTS, take_answer, take_event
 from llm_users.users.bedrock.converse import conversation as converse_conversation
 from llm_users.users.bedrock.events import BedrockEvents
 from llm_users.users.openai.reasoning import NO_REASONING, REASONING_NAMES, reasoning_of, split_content, text_of
@@ -27,17 +27,23 @@ Document = dict[str, Any]
 Output = tuple[str, ...]
 NOTHING: Output = ()
 Reader = Callable[[BedrockEvents, Document], Output | None]
+WholeReader = Callable[[BedrockEvents, Document], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A model family. ``cap`` is the path to the cap on output tokens in the body, ``terminator`` ends the stream."""
+    """A model family. ``cap`` is the path to the cap on output tokens in the body, ``terminator`` ends the stream.
+
+    ``read_whole`` reads the document of InvokeModel if it differs from the documents of a stream. It returns False for
+    an unknown shape.
+    """
 
     name: str
     body: Builder
     read: Reader
     terminator: str
     cap: tuple[str, ...] = ("max_tokens",)
+    read_whole: WholeReader | None = None
 
 
 # Request bodies.
@@ -209,6 +215,27 @@ def _anthropic_messages(events: BedrockEvents, document: Document) -> Output | N
     return NOTHING if isinstance(kind, str) else None
 
 
+def take_message(events: BedrockEvents, message: Document) -> bool:
+    """Store a whole message. Return False if the document has no content."""
+    if "content" not in message:
+        return False
+    _anthropic_messages(events, {"type": "message_start", "message": message})
+    for block in message["content"] or []:
+        output = _anthropic_messages(events, {"type": "content_block_start", "content_block": block})
+        if str(block.get("type")).endswith("tool_use"):
+            arguments = arguments_text(block.get("input") or {})
+            events.add_arguments(arguments)
+            events.chunks.add_whole("", call=arguments)
+        elif output:
+            events.chunks.add_whole(*output[:2])
+    if message.get("stop_reason"):
+        _anthropic_messages(events, {"type": "message_delta", "delta": message, "usage": message.get("usage")})
+        _anthropic_messages(events, {"type": "message_stop"})
+    else:
+        events.usage.keep_counts(_MESSAGE_COUNTS, message.get("usage") or {})
+    return True
+
+
 def _plain(text_field: str, counts: Mapping[str, str] | None = None) -> Reader:
     """Return the reader of documents with one field of text, ``stop_reason`` and, if ``counts`` is given, counts."""
 
@@ -316,10 +343,16 @@ def _finish(events: BedrockEvents, reason: Any) -> None:
 FAMILIES = {
     family.name: family
     for family in (
-        Family("anthropic-messages", _anthropic_messages_body, _anthropic_messages, "message_stop"),
+        Family(
+            "anthropic-messages",
+            _anthropic_messages_body,
+            _anthropic_messages,
+            "message_stop",
+            read_whole=take_message,
+        ),
         Family("anthropic-text", _anthropic_text_body, _plain("completion"), "stop_reason", ("max_tokens_to_sample",)),
         Family("llama", _llama_body, _plain("generation", _LLAMA_COUNTS), "stop_reason", ("max_gen_len",)),
-        Family("nova", _nova_body, _nova, "messageStop", ("inferenceConfig", "maxTokens")),
+        Family("nova", _nova_body, _nova, "messageStop", ("inferenceConfig", "maxTokens"), take_answer),
         Family("mistral-text", _mistral_text_body, _mistral_text, "stop_reason"),
         Family("mistral-chat", _chat_body, _choices, "stop_reason"),
         Family("jamba", _chat_body, _choices, "finish_reason"),

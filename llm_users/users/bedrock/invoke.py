@@ -1,4 +1,4 @@
-"""Read the events of InvokeModelWithResponseStream for all families, and for custom formats.
+"""Read the answers of InvokeModelWithResponseStream and InvokeModel for all families, and for custom formats.
 
 The module handles JSON documents and JMESPath; it does not depend on boto3 or on connections.
 """
@@ -14,6 +14,7 @@ import msgspec
 from llm_users.prompts import Prompt
 from llm_users.transport.errors import BadResponse
 from llm_users.transport.eventstream import Message
+from llm_users.users.bad_events import MalformedEvent, object_from, refuse_error
 from llm_users.users.bedrock.events import INTERVENED, BedrockEvents, number, raise_exception
 from llm_users.users.bedrock.families import (
     FAMILIES,
@@ -34,6 +35,14 @@ _COUNTS = {
     "output_tokens": "outputTokenCount",
     "cache_read_tokens": "cacheReadInputTokenCount",
     "cache_write_tokens": "cacheWriteInputTokenCount",
+}
+
+_HEADERS = {  # of InvokeModel's answers
+    "latency_ms": "x-amzn-bedrock-invocation-latency",
+    "input_tokens": "x-amzn-bedrock-input-token-count",
+    "output_tokens": "x-amzn-bedrock-output-token-count",
+    "cache_read_tokens": "x-amzn-bedrock-cache-read-input-token-count",
+    "cache_write_tokens": "x-amzn-bedrock-cache-write-input-token-count",
 }
 
 # Parameters of the operation, with boto3's names; all other keywords are part of the model's body.
@@ -69,6 +78,7 @@ class InvokeEvents(BedrockEvents):
         self._read = family.read
         self._has_metrics = False  # the service's metrics have arrived
         self._intervened = False  # a guardrail blocked the prompt or the answer
+        self._header_numbers: dict[str, float] = {}
 
     @property
     def complete(self) -> bool:
@@ -94,11 +104,7 @@ class InvokeEvents(BedrockEvents):
         if output:
             self.add_chunk(output, stamp_ns, clock_ns)
         elif output is None and not all(key.startswith(_SERVICE) for key in document):
-            keys = ", ".join(list(document)[:_SHOWN_KEYS])
-            raise BadResponse(
-                f"a chunk does not match the format {self._family.name!r} (keys: {keys}); "
-                "set the right format with --llm-invoke-format, or describe it in a JSON file"
-            )
+            raise self._not_in_format("a chunk", document)
         if self._intervened:  # the guardrail ended the answer, whatever the model's own finish reason is
             self.finish_reason = INTERVENED
         if self.finish_reason is not None:
@@ -113,6 +119,47 @@ class InvokeEvents(BedrockEvents):
             self.usage.keep("first_byte_ms", number(metrics.get("firstByteLatency")))
             self.done = self.complete
 
+    def take_whole(self, body: bytes) -> None:
+        document = object_from(body) or {}
+        if document.get("error"):
+            refuse_error(document, whole=True)
+        try:
+            is_answer = self._take_document(document)
+        except (AttributeError, TypeError, KeyError, IndexError):
+            is_answer = False
+        if document.get(_GUARDRAIL) == "INTERVENED":
+            self.stopped, self.finish_reason = True, INTERVENED
+            if not is_answer:  # a shape that only guardrails use
+                self.chunks.add_whole(*(_blocked_text(document) or ("",)))
+        elif not is_answer:
+            refuse_error(document, whole=True)
+            raise self._not_in_format("the answer", document)
+        for name, field in _HEADERS.items():  # the service's counts override the counts of the family
+            value = self._header_numbers.get(field)
+            self.usage.keep(name, number(value) if name == "latency_ms" else count(value))
+
+    def _take_document(self, document: Document) -> bool:
+        """Store the document of InvokeModel. Return False if it does not match the format."""
+        if self._family.read_whole is not None:
+            return self._family.read_whole(self, document)
+        output = self._read(self, document)
+        if output:
+            answer, reasoning, *call = output
+            self.chunks.add_whole(answer, reasoning, call=call[0] if call else None)
+        return output is not None
+
+    def take_headers(self, headers: Mapping[str, str]) -> None:
+        self._header_numbers = {
+            name: value for name in _HEADERS.values() if (value := _number_in(headers.get(name))) is not None
+        }
+
+    def _not_in_format(self, what: str, document: Document) -> MalformedEvent:
+        keys = ", ".join(list(document)[:_SHOWN_KEYS])
+        return MalformedEvent(
+            f"{what} does not match the format {self._family.name!r} (keys: {keys}); "
+            "set the right format with --llm-invoke-format, or describe it in a JSON file"
+        )
+
     def _read_after_finish(self, document: Document) -> Output | None:
         """Read a document after a finish reason. If it has output, the finish reason is removed."""
         reason, self.finish_reason, self.stopped = self.finish_reason, None, False
@@ -125,6 +172,14 @@ class InvokeEvents(BedrockEvents):
             else:
                 self.finish_reason, self.stopped = self.finish_reason or reason, True
         return output
+
+
+def _number_in(text: str | None) -> float | None:
+    """Return the number in a header; None if it has none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _blocked_text(document: Any) -> Output:

@@ -1,4 +1,4 @@
-"""BedrockUser: streamed requests to ConverseStream and InvokeModelWithResponseStream through boto3.
+"""BedrockUser: requests to ConverseStream, InvokeModelWithResponseStream, Converse and InvokeModel through boto3.
 
 boto3 provides credentials, regions, endpoints, signing, validation and error types. Its stream parser is not used,
 because it takes more than half of the CPU time of an event.
@@ -20,7 +20,7 @@ from botocore.session import Session
 from llm_users.load.worker.context import RunContext
 from llm_users.prompts import Prompt
 from llm_users.transport import endpoint
-from llm_users.transport.botocore import SENDING, BotocoreExchange, Sending
+from llm_users.transport.botocore import SENDING, BotocoreExchange, ParsedBody, Sending
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.users.answer import Answer, Ask
@@ -102,7 +102,7 @@ class BedrockUser(LLMUser):
         system: str | Sequence[dict[str, Any]] | None = None,
         **body: Any,
     ) -> Answer:
-        """Send one request to ConverseStream and return the answer.
+        """Send one request to ConverseStream, with ``stream=False`` to Converse, and return the answer.
 
         ``prompt`` is the user's text. ``messages`` is a whole conversation, in the shape of Converse or OpenAI.
         Without both, the user sends the next prompt of the run. Other keywords are Converse's parameters
@@ -114,6 +114,7 @@ class BedrockUser(LLMUser):
     def invoke(self, prompt: str | None = None, **body: Any) -> Answer:
         """Send one request to InvokeModelWithResponseStream, in the format of the model's family; return the answer.
 
+        With ``stream=False``, send it to InvokeModel.
         Without ``prompt`` (or ``messages``, or the prompt field of the family), the user sends the next prompt of the
         run. Keywords are added to the model's body, except the parameters of the operation (``guardrailIdentifier``,
         ``serviceTier``, ...).
@@ -122,13 +123,15 @@ class BedrockUser(LLMUser):
 
     def _converse_ask(self, prompt: Prompt, system: str | Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         extra = self.extra_body(body)
+        streamed = bool(extra.pop("stream", self.streams))
         model = extra.pop("modelId", None) or self.model_of_request()
         cap = prompt.max_tokens or self.default_cap()
         request = converse_request(model, prompt, cap, system, self._metadata(), extra)
-        return Ask(CONVERSE, model, prompt.capped(request["inferenceConfig"]["maxTokens"]), request)
+        return Ask(CONVERSE, model, prompt.capped(request["inferenceConfig"]["maxTokens"]), request, streamed)
 
     def _invoke_ask(self, text: str | None, body: dict[str, Any]) -> Ask:
         extra = self.extra_body(body)
+        streamed = bool(extra.pop("stream", self.streams))
         model = extra.pop("modelId", None) or self.model_of_request()
         prompt_field = next((name for name in _PROMPT_FIELDS if name in extra), None)
         if text is None and prompt_field is not None:
@@ -148,11 +151,12 @@ class BedrockUser(LLMUser):
             **parameters,
         }
         model_of_service = self._client(self.run_context, self.host or "").meta.service_model
-        parameters_of_boto3 = model_of_service.operation_model("InvokeModelWithResponseStream").input_shape.members
+        operation = "InvokeModelWithResponseStream" if streamed else "InvokeModel"
+        parameters_of_boto3 = model_of_service.operation_model(operation).input_shape.members
         if metadata and "requestMetadata" in parameters_of_boto3:  # older versions of boto3 do not support it
             request["requestMetadata"] = json.dumps(metadata)
         prompt = prompt.capped(cap_of(family, document))
-        return Ask(INVOKE, model, prompt, {"family": family, "request": request})
+        return Ask(INVOKE, model, prompt, {"family": family, "request": request}, streamed)
 
     def _metadata(self) -> dict[str, str]:
         """Return the request metadata for the account's invocation log."""
@@ -180,19 +184,20 @@ class BedrockUser(LLMUser):
         events: BedrockEvents
         call: Callable[..., dict[str, Any]]
         if ask.api == CONVERSE:
-            events, call, request, stream = ConverseEvents(), client.converse_stream, ask.body, "stream"
+            call = client.converse_stream if ask.streamed else client.converse
+            events, request = ConverseEvents(), ask.body
         else:
-            events, call = InvokeEvents(ask.body["family"]), client.invoke_model_with_response_stream
-            request, stream = ask.body["request"], "body"
+            call = client.invoke_model_with_response_stream if ask.streamed else client.invoke_model
+            events, request = InvokeEvents(ask.body["family"]), ask.body["request"]
         assert isinstance(exchange, (Exchange, BotocoreExchange))
-        SENDING.set(Sending(exchange))
+        SENDING.set(Sending(exchange, leaves_body=not ask.streamed))
         try:
             response = call(**request)
         finally:
             SENDING.set(None)
         if isinstance(exchange, SdkExchange):
-            exchange.body = response[stream]
-        return BedrockResponseStream(events, response["ResponseMetadata"], parsed=not fast)
+            exchange.body = response.get("stream") or response.get("body") or ParsedBody(response)
+        return BedrockResponseStream(events, response["ResponseMetadata"], parsed=not fast, streamed=ask.streamed)
 
     def failure_of(self, error: BaseException) -> tuple[str, str]:
         return bedrock_failure_of(error, self.host or "")

@@ -335,20 +335,13 @@ class OpenAIEvents(Events):
         if not thought[0]:
             thought = reasoning_of(map(fields.get, REASONING_NAMES), fields.get("reasoning_details"))
         reasoning = thought[0]
-        texts = self.chunks.texts
-        if reasoning:
-            self.chunks.reasoning_at[len(texts)] = reasoning
-        if index:
-            self.chunks.choice_at[len(texts)] = index
         audio = fields.get("audio")
         spoken = text_of(audio.get("transcript")) if isinstance(audio, dict) else ""
         answer = answer or spoken or text_of(choice.get("text")) or text_of(fields.get("refusal"))
         function = [{"index": 0, "function": fields["function_call"]}] if fields.get("function_call") else []
         calls = self._calls_of(index)
         piece = calls.take(fields.get("tool_calls")) + calls.take(function)
-        if piece or audio:
-            self.chunks.text_at[len(texts)] = answer
-        texts.append(answer + piece)
+        self.chunks.add_whole(answer, reasoning, call=piece if piece or audio else None, choice=index)
         reason = choice.get("finish_reason")
         if choice.get("error"):
             raise failure_from(choice["error"])

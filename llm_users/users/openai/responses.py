@@ -8,6 +8,7 @@ import msgspec
 
 from llm_users.prompts import Prompt
 from llm_users.record import RequestRecord
+from llm_users.transport.errors import ResponseCut
 from llm_users.users.bad_events import (
     StreamFailure,
     failure_from,
@@ -159,26 +160,28 @@ class ResponseEvents(Events):
         response = _converted(value, _Response, body)
         if response.status is None and "output" not in value:
             refuse_error(value, whole=True)
+        if response.status in ("queued", "in_progress"):
+            raise ResponseCut(
+                f"the answer has the status {response.status!r}: the server generates it in the background"
+            )
         self._take_response(f"response.{response.status}", response, None)
         for item in list_of(value.get("output")):
             if isinstance(item, dict):
                 self._whole_item(item)
 
     def _whole_item(self, item: dict[str, Any]) -> None:
-        texts, kind = self.chunks.texts, item.get("type")
+        kind = item.get("type")
         if kind in _CALLS:
             identifier, name, arguments = _call_of(item)
             self.calls.add(self.calls.begin(identifier, name), arguments)
-            self.chunks.text_at[len(texts)] = ""
-            texts.append(arguments)
+            self.chunks.add_whole("", call=arguments)
         elif kind == "reasoning":
             thought = _texts(item.get("content")) or _texts(item.get("summary"))
             if thought:
-                self.chunks.reasoning_at[len(texts)] = thought
-                texts.append("")
+                self.chunks.add_whole("", thought)
         else:
             self._note_action(item)
-            texts.append(_texts(item.get("content")))
+            self.chunks.add_whole(_texts(item.get("content")))
 
 
 def _event_of(data: bytes) -> _Event | None:

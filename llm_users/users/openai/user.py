@@ -1,4 +1,4 @@
-"""OpenAIUser and AzureOpenAIUser: streamed chat completions, legacy completions and responses through the openai SDK.
+"""OpenAIUser and AzureOpenAIUser: chat completions, legacy completions and responses through the openai SDK.
 
 The SDK provides keys, base URL, headers, request building and error types. Its typed stream is not used, because it
 takes several times as much CPU time as decoding.
@@ -91,7 +91,7 @@ class OpenAIUser(LLMUser):
     def chat(
         self, prompt: str | None = None, *, messages: Sequence[dict[str, Any]] | None = None, **body: Any
     ) -> Answer:
-        """Send one streamed chat completion and return the answer.
+        """Send one chat completion, streamed unless ``stream=False``, and return the answer.
 
         ``prompt`` is the user's text. ``messages`` is a whole conversation. Without both, the user sends the next
         prompt of the run. Other keywords are added to the request's body (``temperature=0``, ``max_tokens=64``).
@@ -99,13 +99,16 @@ class OpenAIUser(LLMUser):
         return self.send_request(partial(self._chat_ask, prompt, messages, body), body)
 
     def complete(self, prompt: str | None = None, **body: Any) -> Answer:
-        """Send one streamed legacy completion and return the answer. Without ``prompt``, send the run's next prompt."""
+        """Send one legacy completion and return the answer. Without ``prompt``, send the run's next prompt.
+
+        It is streamed unless ``stream=False``.
+        """
         return self.send_request(partial(self._completion_ask, prompt, body), body)
 
     def respond(
         self, prompt: str | None = None, *, input: str | Sequence[dict[str, Any]] | None = None, **body: Any
     ) -> Answer:
-        """Send one streamed request to the Responses API and return the answer.
+        """Send one request to the Responses API, streamed unless ``stream=False``, and return the answer.
 
         ``prompt`` is the user's text. ``input`` is the API's field of this name: a text, or a list of items, which is
         sent unchanged. Without both, the user sends the next prompt of the run. Other keywords are added to the
@@ -120,16 +123,13 @@ class OpenAIUser(LLMUser):
             text, content = content, None
         prompt = self.prompt_of(text, content)
         items = prompt.messages if content is not None else input_of(prompt)
-        request: dict[str, Any] = {"model": self.model_of_request(), "input": items, "stream": True}
+        request: dict[str, Any] = {"model": self.model_of_request(), "input": items, "stream": self.streams}
         if prompt.max_tokens is not None:
             request["max_output_tokens"] = prompt.max_tokens
         request |= self.extra_body(body)
-        return Ask(
-            f"{self.provider}-{RESPONSES}",
-            str(request["model"]),
-            prompt.capped(request.get("max_output_tokens")),
-            request,
-        )
+        prompt = prompt.capped(request.get("max_output_tokens"))
+        api = f"{self.provider}-{RESPONSES}"
+        return Ask(api, str(request["model"]), prompt, request, streamed=bool(request["stream"]))
 
     def _chat_ask(self, text: str | None, messages: Sequence[dict[str, Any]] | None, body: dict[str, Any]) -> Ask:
         prompt = self.prompt_of(text, messages)
@@ -144,7 +144,7 @@ class OpenAIUser(LLMUser):
         return self._make_ask(COMPLETIONS, prompt, {"prompt": flat}, body)
 
     def _make_ask(self, api: str, prompt: Prompt, content: dict[str, Any], extra: dict[str, Any]) -> Ask:
-        body: dict[str, Any] = {"model": self.model_of_request(), **content, "stream": True}
+        body: dict[str, Any] = {"model": self.model_of_request(), **content, "stream": self.streams}
         if prompt.max_tokens is not None:
             body["max_tokens"] = prompt.max_tokens
         extra = self.extra_body(extra)
@@ -153,7 +153,8 @@ class OpenAIUser(LLMUser):
         if "max_completion_tokens" in body and "max_tokens" not in extra:
             body.pop("max_tokens", None)
             cap = body["max_completion_tokens"]
-        return Ask(f"{self.provider}-{api}", str(body["model"]), prompt.capped(cap), body)
+        named = f"{self.provider}-{api}"
+        return Ask(named, str(body["model"]), prompt.capped(cap), body, streamed=bool(body["stream"]))
 
     # Sending requests.
 
@@ -165,7 +166,7 @@ class OpenAIUser(LLMUser):
         usage = endpoint.usage_of(client.base_url)
         if _api_of(ask) == RESPONSES:
             response = self._post(client, ask, ask.body, exchange)
-            return ResponsesApiStream(response, ResponseEvents, usage, self.run_context.note)
+            return ResponsesApiStream(response, ResponseEvents, usage, self.run_context.note, streamed=ask.streamed)
         cap = endpoint.cap_of(client.base_url, ask.model)
         body = cap.renamed(ask.body)
         if body is not ask.body:
@@ -185,13 +186,15 @@ class OpenAIUser(LLMUser):
         make_events = partial(OpenAIEvents, choices) if type(choices) is int else OpenAIEvents
         options = ask.body.get("stream_options")
         asked = bool(options.get("include_usage")) if isinstance(options, dict) else usage.asked
-        return _CompletionStream(response, make_events, usage, self.run_context.note, usage_asked=asked)
+        return _CompletionStream(
+            response, make_events, usage, self.run_context.note, usage_asked=asked, streamed=ask.streamed
+        )
 
     def _post_with_usage(
         self, client: SdkClient, ask: Ask, exchange: Exchange | SdkExchange, usage: endpoint.UsageSupport
     ) -> Head:
-        """Send the request with ``include_usage``, unless the server is known to refuse it."""
-        if not usage.asked or "stream_options" in ask.body:
+        """Send the request with ``include_usage``, unless the server is known to refuse it, or for a whole answer."""
+        if not usage.asked or not ask.streamed or "stream_options" in ask.body:
             return self._post(client, ask, ask.body, exchange)
         body = {**ask.body, "stream_options": {"include_usage": True}}
         try:

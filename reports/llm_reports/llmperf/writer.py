@@ -4,7 +4,8 @@ The console output is followed by notes, which LLMPerf does not have. LLMPerf's 
 there are several stages or runs, a line with the name precedes each.
 
 There is one pair of files per stage. Requests with checked answers have a separate pair, that of LLMPerf's correctness
-test. All files are valid JSON: a figure that does not exist is ``null``, where LLMPerf itself writes NaN.
+test. All files are valid JSON: a figure that does not exist is ``null``, where LLMPerf itself writes NaN. In the
+console output, the figures of a stream are the line ``not streamed`` if no answer was streamed.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def _console_lines(group: Group) -> Iterator[str]:
     for name in METRICS:
         yield name
         figures = llmperf_results.figures[name]
+        if not figures.n and group.facts.unstreamed:
+            yield "    not streamed"
+            continue
         for label, attribute in {**QUANTILES, **{figure: figure for figure in FIGURES}}.items():
             value = getattr(figures, attribute)
             yield f"    {label} = {int(value) if is_count(name, label, value) else value}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pandas import DataFrame, Series
 
-from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group
+from llm_reports.metrics.groups import CORRECTED_LATENCY, LATENCY, Group, unstreamed
 from llm_reports.metrics.window_rates import window_rows
 from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import metric_of
@@ -230,7 +230,8 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
 def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:
     """Return which successful requests are within every limit.
 
-    A missing time per token, as for an answer of one token, is within the limit; a missing time to first token is not.
+    A missing time per token, as for an answer of one token, is within the limit; a missing time to first token is not,
+    except that an answer without a stream has no limits of this kind.
     If wrong answers are an objective, a request with a wrong answer is not within the limits.
     """
     meeting = Series(True, index=rows.index)
@@ -242,6 +243,8 @@ def met_by(group: Group, rows: DataFrame, objectives: Objectives) -> Series:
         kept = values <= objective.limit if objective.kind.less_is_better else values >= objective.limit
         if not objective.inclusive:
             kept &= values != objective.limit
+        if objective.kind.needs_stream:
+            kept |= unstreamed(rows)
         meeting &= kept | values.isna() if name == "tpot" else kept
     return meeting
 

@@ -118,6 +118,7 @@ class Group:
             knows_prompts=bool(measured[COL.prompt_index].notna().any()),
             limits_output=bool(measured[COL.requested_output_tokens].notna().any()),
             buffered=int(buffered(ok[COL.error_code]).sum()),
+            unstreamed=int(unstreamed(ok).sum()),
             without_content=int((self.values(LLMPERF_TTFT, ok) == 0).sum()),
             bursts=len(bursts),
             burst_gaps=float((bursts[COL.chunks] - 1).sum()),
@@ -207,6 +208,11 @@ def start_order(rows: DataFrame) -> Places:
 def held(rows: DataFrame) -> Series:
     """Return which rows waited because of ``--llm-max-in-flight`` and were then sent."""
     return (rows[COL.held_s] > 0).fillna(value=False).astype(bool) & ~dropped(rows[COL.error_code])
+
+
+def unstreamed(rows: DataFrame) -> Series:
+    """Return which requests did not ask for a stream. Files without this column have only streamed requests."""
+    return (rows[COL.streamed] == 0).fillna(value=False).astype(bool)
 
 
 def _column(name: str) -> Metric:

@@ -66,6 +66,8 @@ class Facts:
     limits_output: bool
     """Whether requests have a cap on the output tokens."""
     buffered: int
+    unstreamed: int
+    """Answers to requests that did not ask for a stream."""
     without_content: int
     """Answers of an LLMPerf file with a TTFT of 0."""
     bursts: int

@@ -135,6 +135,12 @@ def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
     notes = []
     if unfinished := sum(line.group.counts.aborted + line.group.counts.cancelled for line in lines):
         notes.append(f"{unfinished} aborted or cancelled requests count neither as ok nor as failed.")
+    if unstreamed := sum(line.group.facts.unstreamed for line in lines):
+        answers = sum(line.group.counts.ok for line in lines)
+        if unstreamed == answers:
+            notes.append("The answers were not streamed, so there are no TTFT, TPOT and gaps.")
+        else:
+            notes.append(f"{unstreamed} of {answers} answers were not streamed; TTFT, TPOT and gaps are of the others.")
     if any(line.unsteady for line in lines):
         notes.append("unsteady: the queue grew through the window, so the figures depend on the length of the stage.")
     short = [f"{line.group.load.words} ({line.group.shortfall.short})" for line in lines if line.group.shortfall]

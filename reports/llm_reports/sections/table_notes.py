@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_reports.metrics.distinctions import labels
-from llm_reports.metrics.groups import CORRECTED_TTFT, TTFT, Metric
+from llm_reports.metrics.groups import CORRECTED_TTFT, LLMPERF_TTFT, TPOT, TTFT, Metric
 from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.summary import Summary
 from llm_reports.stats.intervals import values_needed
@@ -17,6 +17,7 @@ from llm_users.record import UNSTEADY
 # With fewer than 1 / (1 - q) values, a percentile is close to the largest (or smallest) of them.
 _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
 _FIRST_TOKEN = (TTFT, CORRECTED_TTFT)
+_OF_A_STREAM = (*_FIRST_TOKEN, LLMPERF_TTFT, TPOT)
 _CACHED_SHARE = 0.05  # share of the input tokens above which the prefix cache of the server affects TTFT
 _HEALTH_NOTES = {
     "saturated": "The client was saturated: the load generator was the limit, and these figures include its delay."
@@ -31,6 +32,10 @@ _UNSTEADY_NOTE = (
     "measurement. Lower the load, or measure longer if the server was still warming up"
 )
 
+NOT_STREAMED = (
+    "Answers that were not streamed (`--llm-no-stream`, or `stream=False` in a call) have an end-to-end latency, but "
+    "no time to first token, TPOT and gaps"
+)
 
 # Notes in the manifest that affect whether the figures can be trusted, identified by words that they contain.
 _RUN_NOTES = (
@@ -147,6 +152,8 @@ class Notes:
 
 def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> None:
     """Add the notes about the sources of the figures that matter for the metric."""
+    if metric in _OF_A_STREAM:
+        notes.add(NOT_STREAMED, [_share(group.facts.unstreamed, group.counts.ok) for group in groups])
     if metric in _FIRST_TOKEN:
         notes.add(
             "Answers that arrived all at once (`buffered`) do not have a time to first token. Check that streaming is "
@@ -212,6 +219,7 @@ def _phases(group: StageGroup) -> str:
 
 def _without_value(metric: Metric, group: StageGroup, summary: Summary) -> str:
     without_stream = group.facts.buffered if metric in _FIRST_TOKEN else 0
+    without_stream += group.facts.unstreamed if metric in _OF_A_STREAM else 0
     return _share(group.counts.ok - without_stream - summary.n, group.counts.ok)
 
 

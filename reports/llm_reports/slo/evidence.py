@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from llm_reports.metrics.correctness import mismatches
-from llm_reports.metrics.groups import OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric
+from llm_reports.metrics.groups import OPEN_LOOP_METRICS, OUTPUT_THROUGHPUT, REQUEST_METRICS, Group, Metric, unstreamed
 from llm_reports.metrics.outcomes import buffered
 from llm_reports.metrics.outcomes import failed as failed_rows
 from llm_reports.slo.objectives import ERRORS, Objective
@@ -32,7 +32,6 @@ from llm_users.quantile import quantile
 from llm_users.record import COL
 
 _METRICS = {metric.name: metric for metric in (*REQUEST_METRICS, *OPEN_LOOP_METRICS)}
-_NEEDS_STREAMING = {"ttft", "ttfat", "tpot", "corrected_ttft"}
 _FAR = 4.0
 """If all values are better than the limit by this factor, being within the limit counts as constant, which has the
 effective size N. In M/M/1 queues with the limit at the true P95 or P99, at loads up to 0.9, this happens in at most
@@ -108,6 +107,8 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     bad = math.inf if less else 0.0
     # The wait in the client is also known for failed requests; only requests that were not sent do not have it.
     missing = failures & np.isnan(values) if objective.name == "queue" else failures
+    if objective.kind.needs_stream:  # requests without a stream, also failed ones, do not have the metric
+        missing = missing & ~unstreamed(rows).to_numpy(bool)[order]
     values = np.where(missing, bad, values)
     late = values
     if delay_s > 0:
@@ -116,7 +117,7 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
     known = ~np.isnan(values)
     failed, n = int(missing.sum()), int(known.sum())
     unknown = group.counts.aborted
-    if objective.name in _NEEDS_STREAMING:  # the first token of a buffered answer arrived at an unknown time
+    if objective.kind.needs_stream:  # the first token of a buffered answer arrived at an unknown time
         unknown += int(buffered(group.ok[COL.error_code]).sum())
     if not n:
         return Evidence(0, unknown=unknown)

@@ -17,14 +17,15 @@ from pandas import DataFrame
 from llm_reports.errors import InputError
 from llm_reports.llmperf.results import duration_s
 from llm_reports.metrics.distinctions import labels
-from llm_reports.metrics.groups import Group
+from llm_reports.metrics.groups import Group, unstreamed
+from llm_reports.metrics.outcomes import dropped
 from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import Evidence, evidence, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late
 from llm_reports.stats.intervals import Interval
 from llm_users.number_words import lasting
-from llm_users.record import UNSTEADY
+from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
 ALL_STAGES, BEST_STAGE = "all", "best"
@@ -85,13 +86,17 @@ class Gate:
 def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGES) -> Gate:
     """Return the verdict on every stage, on the best stage of each run (the highest load that passes), or on stage N.
 
-    Raises ``InputError`` when ``stage`` is not valid or does not exist.
+    Raises ``InputError`` when ``stage`` is not valid or does not exist, and for an objective on TTFT or TPOT when no
+    request asked for a stream.
     """
     wanted = valid_stage(stage)
     chosen = [group for group in groups if group.stage == int(wanted)] if wanted.isdecimal() else groups
     if groups and not chosen:
         known = ", ".join(sorted({str(group.stage) for group in groups if group.stage is not None}))
         raise InputError(f"stage {wanted} does not exist; available stages: {known or 'none with a number'}")
+    for objective in objectives.all:
+        if objective.kind.needs_stream and is_unstreamed(chosen):
+            raise InputError(objective.without_stream)
     judgements = judge_all(chosen, objectives)
     if not judgements:
         verdict, reasons = Verdict.UNDECIDED, ["the run does not contain stages with measured requests"]
@@ -100,6 +105,12 @@ def gate(groups: Sequence[Group], objectives: Objectives, stage: str = ALL_STAGE
     else:
         verdict, reasons = worst(judgement.verdict for judgement in judgements), _not_passed(judgements)
     return Gate(objectives, stage, judgements, verdict, tuple(dict.fromkeys(reasons)))
+
+
+def is_unstreamed(groups: Sequence[Group]) -> bool:
+    """Return whether the groups have measured requests that were sent, none of which asked for a stream."""
+    sent = [group.measured[~dropped(group.measured[COL.error_code])] for group in groups]
+    return any(len(rows) for rows in sent) and all(unstreamed(rows).all() for rows in sent)
 
 
 def judge_all(groups: Sequence[Group], objectives: Objectives) -> tuple[Judgement, ...]:
@@ -120,9 +131,9 @@ def judge(group: Group, objective: Objective) -> Judgement:
     """
     late_s = delay_s(group)
     result = evidence(group, objective, late_s)
-    verdict, reason = _decided(objective, result)
+    verdict, reason = _decided(group, objective, result)
     if verdict is Verdict.UNDECIDED and result.n:
-        passed_without = late_s > 0 and _decided(objective, evidence(group, objective))[0] is Verdict.PASSED
+        passed_without = late_s > 0 and _decided(group, objective, evidence(group, objective))[0] is Verdict.PASSED
         reason = late(group, objective, late_s) if passed_without else _advice(group, objective, result)
     doubts = doubt(group, objective, failed=verdict is Verdict.FAILED)
     if doubts and verdict is not Verdict.UNDECIDED:
@@ -167,9 +178,11 @@ def _not_passed(judgements: Iterable[Judgement]) -> list[str]:
     return [f"{one.label}: {one.reason}" for one in judgements if one.verdict is not Verdict.PASSED]
 
 
-def _decided(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
+def _decided(group: Group, objective: Objective, result: Evidence) -> tuple[Verdict, str]:
     less, unit, n = objective.kind.less_is_better, objective.kind.unit, result.n
     failures = f" ({result.failed} of them failed)" if result.failed else ""
+    if not n and is_unstreamed([group]) and objective.kind.needs_stream:
+        return Verdict.UNDECIDED, objective.without_stream
     if not n:
         return Verdict.UNDECIDED, f"no request has a value for {objective.text}"
     if result.failed and objective.q is None:

@@ -36,14 +36,16 @@ class Kind:
     meaning: str
     unit: str = "s"
     less_is_better: bool = True
+    needs_stream: bool = False
+    """Whether only a streamed answer has the metric."""
 
 
 KINDS = {
-    "ttft": Kind(COL.ttft_s, "time to the first token"),
-    "ttfat": Kind(COL.ttfat_s, "time to the first answer token, after any reasoning"),
-    "tpot": Kind(COL.tpot_s, "time per output token after the first"),
+    "ttft": Kind(COL.ttft_s, "time to the first token", needs_stream=True),
+    "ttfat": Kind(COL.ttfat_s, "time to the first answer token, after any reasoning", needs_stream=True),
+    "tpot": Kind(COL.tpot_s, "time per output token after the first", needs_stream=True),
     "e2e": Kind(COL.end_to_end_latency_s, "end of the answer since the request"),
-    "corrected_ttft": Kind(COL.corrected_ttft_s, "open loop: first token since the intended start"),
+    "corrected_ttft": Kind(COL.corrected_ttft_s, "open loop: first token since the intended start", needs_stream=True),
     "corrected_e2e": Kind(COL.corrected_end_to_end_latency_s, "open loop: end of the answer since the intended start"),
     "queue": Kind(COL.queue_s, "wait in the client before sending"),
     "throughput": Kind(COL.request_output_throughput_token_per_s, "output tokens/s of one request", "tokens/s", False),
@@ -64,7 +66,7 @@ _JUDGED = {
     COL.started_at, COL.queue_s, COL.held_s, COL.connect_s, COL.end_to_end_latency_s, COL.last_token_s,
     COL.output_tokens, COL.input_tokens, COL.cached_tokens, COL.reasoning_tokens,
     COL.window_tokens, COL.window_share, COL.worker,
-    COL.chunks, COL.coalesced, COL.first_coalesced, COL.gap_max_s, COL.prompt_index,
+    COL.chunks, COL.coalesced, COL.first_coalesced, COL.gap_max_s, COL.prompt_index, COL.streamed,
     *(kind.column for kind in KINDS.values()),
 }  # fmt: skip
 JUDGED_COLUMNS = tuple(column.name for column in REQUEST_COLUMNS if column.name in _JUDGED)
@@ -89,6 +91,15 @@ class Objective:
     def kind(self) -> Kind:
         """The metric of the objective."""
         return KINDS[self.name]
+
+    @property
+    def without_stream(self) -> str:
+        """The reason why the objective cannot be judged if no answer was streamed."""
+        others = ", ".join(name for name, kind in KINDS.items() if not kind.needs_stream and kind.unit)
+        return (
+            f"{self.text} requires streamed answers, and the run has none (--llm-no-stream, or stream=False in a "
+            f"call). Measure with streams, or set objectives on {others} or errors"
+        )
 
     @property
     def is_share(self) -> bool:

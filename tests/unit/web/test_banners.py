@@ -30,6 +30,7 @@ def test_nothing_to_say() -> None:
     [
         (RequestRecord(stamp_source="user"), "1 of 2 answers have timestamps of the program, not of the kernel"),
         (RequestRecord(error_code="buffered"), "1 answers arrived at once although the client requested a stream"),
+        (RequestRecord(streamed=0), "1 answers were not streamed (--llm-no-stream, or stream=False in a call)"),
         (
             RequestRecord(output_tokens_source="tokenizer"),
             "The local tokenizer counted the output tokens of 1 answers",

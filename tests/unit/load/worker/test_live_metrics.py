@@ -91,6 +91,19 @@ def test_an_aborted_request_is_no_request_that_ended_and_a_buffered_one_has_no_t
     assert (made.requests, made.failed, made.throttled, made.ttft) == (2, 1, 1, {})
 
 
+def test_tokens_of_an_answer_that_is_not_streamed_count_at_its_end() -> None:
+    sent: list[Live] = []
+    reporter = reporting(sent)
+    reporter.began("a", Chunks(), _NS, lambda: None)
+    reporter._look()
+    reporter._report()
+    reporter.ended("a", RequestRecord(streamed=0, output_tokens=9))
+    reporter._report()
+    reporter._report()
+    assert [message.metrics.tokens for message in sent] == [0, 9, 0]
+    assert (sent[1].metrics.requests, sent[1].metrics.ttft, sent[1].metrics.tpot) == (1, {}, {})
+
+
 def test_an_answer_that_came_at_once_is_timed_when_its_row_says_that_it_was_a_stream() -> None:
     """Its TTFT and gaps are not counted while it may turn out to be buffered."""
     sent: list[Live] = []
