@@ -29,7 +29,7 @@ _VARYING = re.compile(
     | (?P<number>(?<![\w-])\d+(?:[.,:]\d+)*+(?:(?![\w-])|(?=(?:ns|us|ms|s|m|h|kB|MB|GB)\b)))
     | (?P<id>(?<![\w-])(?:
           [\w-]*\d[\w-]*                            # a word with a digit: a request id, a hash, a UUID, a model
-        | [\w-]{24,}                                # a word too long to be one
+        | (?!\w+:)(?<!:)[\w-]{24,}                  # a word too long to be one, except a name such as bedrock:Invoke...
         | (?:req|request|resp|msg|run|call|chatcmpl)_[\w-]+ ))  # an id that happens to have no digit
     """,
     re.VERBOSE,

@@ -199,10 +199,10 @@ window.LLMLiveCharts = (() => {
   // ---- throughput against latency
 
   const loadOf = ({ rate_per_s: rate, concurrency }) => rate ?? concurrency ?? 0;
-  const first = new Map(); // pairs of lengths, in the order in which they ran
+  const pairs = new Map(); // of lengths, in the order in which they ran
   const lengthsOf = ({ lengths }) => {
-    if (!first.has(lengths)) first.set(lengths, first.size);
-    return first.get(lengths);
+    if (!pairs.has(lengths)) pairs.set(lengths, pairs.size);
+    return pairs.get(lengths);
   };
 
   function curves() {

@@ -2,8 +2,9 @@
 
 It has requests and tokens per minute, their lengths, and throttled requests.
 
-Every request that was sent counts, also those of warm-ups, because the provider counts them. A request counts at the
-time at which it was sent.
+Every request that was sent counts, also those of warm-ups, because the provider counts them, except those that the
+provider refused as too many. A request counts at the time at which it was sent. Tokens are those that the provider
+counted, if it did.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from llm_users.record import COL
 if TYPE_CHECKING:  # this module does not load pandas
     from pandas import DataFrame
 
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
 WINDOW_S = 60.0
 """Quotas count requests and tokens per minute."""
 
@@ -32,8 +35,9 @@ WINDOW_S = 60.0
 class PerMinute:
     """An amount per minute, and the lengths behind it. NaN means unknown.
 
-    ``peak`` is the largest sum in any 60 seconds; for a run that sent for a shorter time, the mean rate or ``steady``.
-    ``steady`` is the mean of the stage with the most requests per minute, in its measurement window.
+    ``peak`` is the largest sum in any 60 seconds, or if the run sent for less than 60 seconds, the mean rate of its
+    busiest stage. ``steady`` is the mean of the stage with the most requests per minute, in its measurement window;
+    only stages of at least 60 seconds count.
     """
 
     name: str
@@ -74,22 +78,34 @@ def quotas(runs: Sequence[Run]) -> list[Quota]:
 
 
 def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
-    rows = rows.sort_values(COL.started_at)
-    times = rows[COL.started_at].to_numpy(dtype=np.float64)
-    measured = (rows[COL.measured] == 1).fillna(value=False).to_numpy(bool)
-    stages = rows[COL.stage].to_numpy(dtype=np.float64, na_value=math.nan)
+    refused = throttled(rows).to_numpy(bool)
+    served = rows[~refused].sort_values(COL.started_at)
+    times = served[COL.started_at].to_numpy(dtype=np.float64)
+    measured = (served[COL.measured] == 1).fillna(value=False).to_numpy(bool)
+    stages = served[COL.stage].to_numpy(dtype=np.float64, na_value=math.nan)
     lengths_s = {
         float(stage): float(window_s)
         for stage, window_s in run.stages[[COL.stage, COL.measure_s]].dropna().itertuples(index=False)
         if window_s > 0
     }
-    busiest = max(lengths_s, key=lambda stage: (measured & (stages == stage)).sum() / lengths_s[stage], default=None)
-    window = measured & (stages == busiest)
+
+    def busiest(least_s: float) -> tuple[Bools, float] | None:
+        """Return the requests of the stage with the most requests per second, and its length."""
+        rates = {
+            stage: (measured & (stages == stage)).sum() / length_s
+            for stage, length_s in lengths_s.items()
+            if length_s >= least_s
+        }
+        stage = max(rates, key=lambda stage: rates[stage], default=None)
+        return None if stage is None else (measured & (stages == stage), lengths_s[stage])
+
+    sent_s = float(times[-1] - times[0]) if len(times) else 0.0
+    steady, fastest = busiest(WINDOW_S), busiest(0.0)
     columns = {
-        "Requests": np.ones(len(rows)),
-        "Input tokens": _values(rows, COL.input_tokens),
-        "Output tokens": _values(rows, COL.output_tokens),
-        "Output tokens, maximum": _values(rows, COL.requested_output_tokens),
+        "Requests": np.ones(len(served)),
+        "Input tokens": _counted(served, COL.input_tokens, COL.input_tokens_source),
+        "Output tokens": _counted(served, COL.output_tokens, COL.output_tokens_source),
+        "Output tokens, maximum": _values(served, COL.requested_output_tokens),
     }
     amounts = []
     for name, values in columns.items():
@@ -98,20 +114,20 @@ def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
             continue
         sums = np.nan_to_num(values)
         lengths = sorted(known.tolist()) if name != "Requests" else []
-        peak = peak_per_minute(times, sums)
-        steady = WINDOW_S * float(sums[window].sum()) / lengths_s[busiest] if busiest is not None else math.nan
-        if times[-1] - times[0] < WINDOW_S and steady > peak:
-            peak = steady  # the mean rate of a short run contains the pauses between its stages
+        if sent_s >= WINDOW_S or fastest is None:
+            peak = peak_per_minute(times, sums)
+        else:
+            peak = WINDOW_S * float(sums[fastest[0]].sum()) / fastest[1]
         amounts.append(
             PerMinute(
                 name,
                 peak,
-                steady,
+                WINDOW_S * float(sums[steady[0]].sum()) / steady[1] if steady is not None else math.nan,
                 float(np.mean(lengths)) if lengths else math.nan,
                 quantile(lengths, 0.95),
             )
         )
-    return Quota(run, model, tuple(amounts), len(rows), int(throttled(rows).sum()), float(times[-1] - times[0]))
+    return Quota(run, model, tuple(amounts), len(rows), int(refused.sum()), sent_s)
 
 
 def peak_per_minute(times: np.ndarray, values: np.ndarray) -> float:
@@ -126,6 +142,13 @@ def peak_per_minute(times: np.ndarray, values: np.ndarray) -> float:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.searchsorted(times, times + WINDOW_S, side="left")
     return float((sums[ends] - sums[: len(times)]).max())
+
+
+def _counted(rows: DataFrame, column: str, source: str) -> np.ndarray:
+    """Return token counts. If the provider counted any, only its own counts: the tokenizer of the client differs."""
+    values = _values(rows, column)
+    by_provider = (rows[source] == "usage").fillna(value=False).to_numpy(bool)
+    return np.where(by_provider, values, math.nan) if by_provider.any() else values
 
 
 def _values(rows: DataFrame, column: str) -> np.ndarray:
@@ -154,27 +177,36 @@ def quota_section(runs: Sequence[Run]) -> Section | None:
 
 def _notes(found: Sequence[Quota]) -> list[str]:
     notes = [
-        "Peak: the largest sum in any 60 s, over all requests that were sent, warm-ups included. Steady: the mean over "
-        "the window of the stage with the most requests per minute. A request counts when it is sent. Mean and P95 are "
-        "per request.",
+        "Peak: the largest sum in any 60 s, warm-ups included. Steady: the mean over the window of the stage with the "
+        "most requests per minute. A request counts when it is sent. Mean and P95 are per request.",
     ]
     if short := [quota for quota in found if quota.is_extrapolated]:
-        least = min(quota.sent_s for quota in short)
         notes.append(
-            f"Requests were sent for less than {WINDOW_S:.0f} s ({least:.3g} s), so the peak is extrapolated from the "
-            "mean rate. Measure for some minutes before you ask for a quota."
+            f"{_models(short, found)}requests were sent for less than {WINDOW_S:.0f} s, so the peak is extrapolated "
+            "from the busiest stage. Measure for some minutes before you ask for a quota."
         )
-    notes.append(
-        "Throttled: "
-        + "; ".join(
-            f"{quota.throttled} of {quota.requests} requests{f' ({quota.model})' if len(found) > 1 else ''}"
-            for quota in found
+    if brief := [quota for quota in found if all(math.isnan(amount.steady) for amount in quota.amounts)]:
+        notes.append(
+            f"{_models(brief, found)}no stage was measured for {WINDOW_S:.0f} s, so there is no steady rate: use "
+            "--llm-stage-time 120s."
         )
-        + ". With throttled requests, the peak shows the present quota, not the demand."
-        if any(quota.throttled for quota in found)
-        else "No request was throttled."
-    )
-    return notes
+    if refused := [quota for quota in found if quota.throttled]:
+        counts = (
+            f"{_models([quota], found)}{quota.throttled} of {quota.requests} requests were throttled"
+            for quota in refused
+        )
+        notes.append(
+            "; ".join(counts)
+            + ". They are excluded, so the figures show the present quota and not the demand: do not ask for them."
+        )
+    else:
+        notes.append("No request was throttled.")
+    return [f"{note[0].upper()}{note[1:]}" for note in notes]
+
+
+def _models(some: Sequence[Quota], found: Sequence[Quota]) -> str:
+    """Return the names of the models as the beginning of a note; "" if they are all."""
+    return "" if len(some) == len(found) == 1 else f"{', '.join(dict.fromkeys(quota.model or '-' for quota in some))}: "
 
 
 def _whole(value: float) -> str:

@@ -76,6 +76,19 @@ def evidence(group: Group, objective: Objective, delay_s: float = 0.0) -> Eviden
     return _of_values(group, objective, delay_s if objective.name == "tpot" else 0.0)
 
 
+def failures_disprove(group: Group, objective: Objective) -> bool:
+    """Return whether the failed requests alone disprove a percentile of a time.
+
+    A failed request counts as infinitely slow, so the times of the other requests, and with them the client, do not
+    matter. The wait in the client is also known for failed requests.
+    """
+    failed, ended = group.counts.failed, group.counts.ended
+    if objective.q is None or not objective.kind.less_is_better or objective.name == "queue" or not ended:
+        return False
+    size = dependence(group.failures).size(OF_DISPROOFS)
+    return share_interval(failed, ended, size).low > 1 - objective.q
+
+
 def metric_of(objective: Objective) -> Metric:
     """Return the metric of an objective."""
     return OUTPUT_THROUGHPUT if objective.name == "throughput" else _METRICS[objective.kind.column]

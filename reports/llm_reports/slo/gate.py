@@ -20,7 +20,7 @@ from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group, unstreamed
 from llm_reports.metrics.outcomes import dropped
 from llm_reports.sections.numbers import shown
-from llm_reports.slo.evidence import Evidence, evidence, least_requests
+from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late
 from llm_reports.stats.intervals import Interval
@@ -135,7 +135,9 @@ def judge(group: Group, objective: Objective) -> Judgement:
     if verdict is Verdict.UNDECIDED and result.n:
         passed_without = late_s > 0 and _decided(group, objective, evidence(group, objective))[0] is Verdict.PASSED
         reason = late(group, objective, late_s) if passed_without else _advice(group, objective, result)
-    doubts = doubt(group, objective, failed=verdict is Verdict.FAILED)
+    has_failed = verdict is Verdict.FAILED
+    by_failures = has_failed and failures_disprove(group, objective)
+    doubts = "" if by_failures else doubt(group, objective, failed=has_failed)
     if doubts and verdict is not Verdict.UNDECIDED:
         verdict, reason = Verdict.UNDECIDED, f"{doubts} (measured: {reason})"
     elif doubts:

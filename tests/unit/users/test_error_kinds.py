@@ -48,6 +48,7 @@ def test_raised_errors_keep_the_whole_text(make_rig: Callable[..., Rig], wire: W
     [
         ("Used 9001, Requested 550. Try again in 4999ms.", "Used N, Requested N. Try again in Nms."),
         ("Try again in 1.234s", "Try again in Ns"),
+        ("allow bedrock:InvokeModelWithResponseStream", "allow bedrock:InvokeModelWithResponseStream"),
         ("the model `tiny` isn't 'there'", "the model * isn't *"),
         ("trace a7f3e2d1-aaaa-bbbb-cccc-123456789abc", "trace *"),
         ("Request ID: dead-beef", "Request ID: *"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,16 @@ def test_the_window_is_half_open() -> None:
 
 
 def test_a_short_run_is_extrapolated_and_says_so(write_run: Write) -> None:
-    # 4 requests/s for 10 s: 41 requests span 40 intervals.
+    # 4 requests/s for 10.25 s.
     quota = quota_of(write_run, [row(1000 + 0.25 * i) for i in range(41)], measure_s=10.25)
     assert quota.is_extrapolated
     assert amounts(quota)["Requests"].peak == pytest.approx(240)
     assert amounts(quota)["Output tokens"].peak == pytest.approx(48_000)
     text = section_text(section) if (section := quota_section([quota.run])) else ""
-    assert "less than 60 s (10 s)" in " ".join(text.split())
+    assert "sent for less than 60 s, so the peak is extrapolated" in " ".join(text.split())
+    assert "no stage was measured for 60 s, so there is no steady rate" in " ".join(text.split()).lower()
+    # Without a stages file: 41 requests span 40 intervals.
+    assert peak_per_minute(np.arange(41) * 0.25, np.ones(41)) == pytest.approx(240)
 
 
 def test_what_was_not_sent_does_not_count_and_throttles_are_named(write_run: Write) -> None:
@@ -76,8 +80,29 @@ def test_what_was_not_sent_does_not_count_and_throttles_are_named(write_run: Wri
     quota = quota_of(write_run, rows, measure_s=120.0)
     assert (quota.requests, quota.throttled) == (150, 30)
     found = amounts(quota)
-    assert found["Requests"].peak == 60 + 30
+    assert found["Requests"].peak == 60
     assert found["Output tokens"].peak == 60 * 200  # a throttled request has no output
     text = section_text(section) if (section := quota_section([quota.run])) else ""
-    assert "Throttled: 30 of 150 requests." in " ".join(text.split())
+    assert "30 of 150 requests were throttled. They are excluded" in " ".join(text.split())
     assert "| model" in text.lower()
+
+
+def test_short_stages_have_no_steady_rate_and_the_peak_is_what_was_seen(write_run: Write) -> None:
+    # Three stages of 10 s with 1, 5 and 20 requests/s and pauses of 30 s in between.
+    rows, stages = [], []
+    for number, rate in enumerate((1, 5, 20), 1):
+        rows += [row(1000 + 40 * number + i / rate, stage=number, stage_end=number) for i in range(10 * rate)]
+        stages.append(StageRecord(stage=number, concurrency=1, measure_s=10.0))
+    (quota,) = quotas([llm_reports.load(write_run(rows, stages=stages))])
+    found = amounts(quota)
+    assert found["Requests"].peak == 50 + 200  # the second and the third stage are in one minute
+    assert np.isnan(found["Requests"].steady)
+
+
+def test_lengths_are_those_that_the_provider_counted(write_run: Write) -> None:
+    rows = [row(1000 + i) for i in range(100)]
+    rows += [row(1100 + i, input_tokens=9000, input_tokens_source="tokenizer") for i in range(20)]
+    rows = [dataclasses.replace(each, input_tokens_source=each.input_tokens_source or "usage") for each in rows]
+    found = amounts(quota_of(write_run, rows, measure_s=120.0))
+    assert (found["Input tokens"].mean, found["Input tokens"].p95) == (1000, 1000)
+    assert found["Input tokens"].peak == 60_000

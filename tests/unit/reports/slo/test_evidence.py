@@ -103,6 +103,18 @@ def test_the_client_puts_only_missed_limits_in_doubt(write_run: Write, make_reco
     assert {"saturated": "use more workers", "disturbed": "stop the other programs"}[health] in missed.reason
 
 
+def test_failed_requests_alone_disprove_a_percentile_whatever_the_client(write_run: Write, make_record: Make) -> None:
+    # 50 of 400 requests failed: the P95 is a failure at any speed of the client, and the median is not.
+    disturbed = [stage("disturbed", lag_p99_s=0.03, concurrency_actual=8.0)]
+    prefix = write_run(rows(make_record, 400, failed=50), stages=disturbed)
+    found = judgements(prefix, "ttft_p95<0.5")["ttft"]
+    assert found.verdict == "failed"
+    assert found.reason == "ttft_p95<0.5 does not hold: no answer, 50 of 400 requests failed"
+    assert judgements(prefix, "ttft_p50<0.05")["ttft"].verdict == "undecided"
+    few = write_run(rows(make_record, 400, failed=8), stages=disturbed, name="few")
+    assert judgements(few, "ttft_p95<0.05")["ttft"].verdict == "undecided"
+
+
 @pytest.mark.parametrize(("actual", "outcome"), [(7.0, "undecided"), (7.9, "passed")])
 def test_a_load_that_was_not_there_decides_nothing(
     write_run: Write, make_record: Make, actual: float, outcome: str
