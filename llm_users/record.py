@@ -290,14 +290,10 @@ class RequestRecord:
         "share",
         "fraction of the output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end time",
     )
-    output_tokens_usage: int | None = _column(
+    usage_output_tokens: int | None = _column(
         "tokens",
-        "output tokens by the server's usage, if the client counted them too (--llm-count), or if this number cannot "
-        "be correct and output_tokens is from the local tokenizer",
+        "output tokens by the server's usage if it cannot be correct; output_tokens is then from the local tokenizer",
         int,
-    )
-    output_tokens_counted: int | None = _column(
-        "tokens", "output tokens of the streamed text by the local tokenizer, if it counted them (--llm-count)", int
     )
     burst_chunks: int = _column(
         "count", "chunks of a typical burst if a gateway held the stream back, else 0: see buffered-streams.md", int, 0

@@ -322,12 +322,6 @@ class Options:
         details="A folder, a tokenizer.json file or a hub id",
         reads_local=True,
     )
-    count: str | None = SEND.choice(
-        ("usage", "tokenizer"),
-        "Also count the output tokens with the tokenizer",
-        details="The rows then have both counts. The option says which one is output_tokens, which all rates and times "
-        "per token use. Default: the count of the server alone",
-    )
     extra_body: dict[str, Any] = SEND.option(
         parsers.json_object, "JSON", 'Extra fields of each request: {"temperature": 0}', absent={}
     )

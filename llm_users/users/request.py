@@ -391,14 +391,10 @@ class Request:
         # Tokens.
         text, reasoning, choices = self._apply(_texts_of, chunks, too_long)
         if not too_long:
-            counts_both = run_context.options.count is not None and record.chunks > 0
-            if counts_both or record.output_tokens is None or record.input_tokens is None:
+            if record.output_tokens is None or record.input_tokens is None:
                 is_all_text = not chunks.choice_at and not chunks.text_at
-                output = text + reasoning if is_all_text else chunks.everything
-                self._count_missing_tokens(output)
+                self._count_missing_tokens(text + reasoning if is_all_text else chunks.everything)
             doubt_usage(record, chunks, failed=failed, count=self._count, note=note)
-            if counts_both:
-                self._fill_both_counts(output)
         if record.output_tokens is not None and record.end_to_end_latency_s:
             record.request_output_throughput_token_per_s = record.output_tokens / record.end_to_end_latency_s
         if record.output_tokens and record.chunks:
@@ -506,16 +502,6 @@ class Request:
                 record.input_tokens = self._in_thread(count, prompt.messages)
             if record.input_tokens is not None:
                 record.input_tokens_source = "tokenizer"
-
-    def _fill_both_counts(self, output: str) -> None:
-        """Fill the columns with the counts of both sides, and take the one that ``--llm-count`` names."""
-        record = self.record
-        if record.output_tokens_source == "tokenizer":  # the server sent no usage, or implausible usage
-            record.output_tokens_counted = record.output_tokens
-            return
-        record.output_tokens_usage, record.output_tokens_counted = record.output_tokens, self._count(output)
-        if self._run_context.options.count == "tokenizer":
-            record.output_tokens, record.output_tokens_source = record.output_tokens_counted, "tokenizer"
 
     def _count(self, text: str) -> int:
         """Return the number of tokens of a text, counted with the local tokenizer."""

@@ -51,7 +51,7 @@ class Seen:
         self.held += not is_dropped and (record.held_s or 0.0) > 0
         self.buffered += record.buffered
         self.unstreamed += record.ok and not record.streamed
-        self.tokenizer += record.output_tokens_source == "tokenizer" and record.output_tokens_usage is None
+        self.tokenizer += record.output_tokens_source == "tokenizer"
         for names, name in ((self.models, record.model), (self.frameworks, record.framework), (self.apis, record.api)):
             if name and len(names) < _MOST_NAMES:
                 names.add(name)

@@ -39,7 +39,7 @@ _NUMBERS = {
     COL.stage, COL.concurrency, COL.rate_per_s, COL.measured, COL.http_status, COL.window_share, COL.window_tokens,
     COL.output_tokens, COL.input_tokens, COL.cached_tokens, COL.chunks, COL.coalesced, COL.burst_chunks, COL.held_s,
     COL.connect_s, COL.ttft_s, COL.tpot_s, COL.end_to_end_latency_s, COL.prompt_index, COL.requested_output_tokens,
-    COL.answer_match, COL.streamed, COL.output_tokens_usage, COL.output_tokens_counted, COL.reasoning_tokens,
+    COL.answer_match, COL.streamed,
 }  # fmt: skip
 _Key = tuple[int, int, str, str]
 """Stage, users, framework and model."""
@@ -136,10 +136,6 @@ class _Group:
         for column in (COL.cached_tokens, COL.input_tokens):
             if not math.isnan(row[column]):
                 seen[column] += row[column]
-        if not (math.isnan(row[COL.output_tokens_usage]) or math.isnan(row[COL.output_tokens_counted])):
-            seen["counted_twice"] += 1
-            for column in (COL.output_tokens_usage, COL.output_tokens_counted, COL.reasoning_tokens):
-                seen[column] += 0.0 if math.isnan(row[column]) else row[column]
         if not buffered and row[COL.streamed] != 0:
             values[TTFT.name].append(ttft_s)
             values[TPOT.name].append(row[COL.tpot_s])
@@ -187,10 +183,6 @@ class _Group:
             cached_tokens=seen[COL.cached_tokens],
             input_tokens=seen[COL.input_tokens],
             without_connect=seen["without_connect"],
-            counted_twice=seen["counted_twice"],
-            tokens_usage=seen[COL.output_tokens_usage],
-            tokens_counted=seen[COL.output_tokens_counted],
-            tokens_reasoning=seen[COL.reasoning_tokens],
         )
 
     def summary(self, metric: Any) -> Summary:

@@ -109,8 +109,6 @@ class Group:
         events = measured[[COL.chunks, COL.output_tokens]].dropna()
         events = events[events[COL.chunks] > 0]
         bursts = ok[ok[COL.burst_chunks] > 0]
-        both = ok[[COL.output_tokens_usage, COL.output_tokens_counted, COL.reasoning_tokens]]
-        both = both[both[COL.output_tokens_usage].notna() & both[COL.output_tokens_counted].notna()].astype("float64")
         return Facts(
             held=int(held(measured).sum()),
             event_tokens=float(events[COL.output_tokens].sum()),
@@ -130,10 +128,6 @@ class Group:
             cached_tokens=float(ok[COL.cached_tokens].astype("float64").sum()),
             input_tokens=float(ok[COL.input_tokens].astype("float64").sum()),
             without_connect=int(ok[COL.connect_s].isna().sum()),
-            counted_twice=len(both),
-            tokens_usage=float(both[COL.output_tokens_usage].sum()),
-            tokens_counted=float(both[COL.output_tokens_counted].sum()),
-            tokens_reasoning=float(both[COL.reasoning_tokens].sum()),
         )
 
     def summary(self, metric: Metric) -> Summary:

@@ -78,11 +78,6 @@ class Facts:
     local_token_counts: int
     cached_tokens: float
     input_tokens: float
-    counted_twice: int
-    """Answers whose output tokens the server and the local tokenizer counted. The next three are sums over them."""
-    tokens_usage: float
-    tokens_counted: float
-    tokens_reasoning: float
     without_connect: int
 
 

@@ -58,10 +58,6 @@ _RUN_NOTES = (
     "its hashes stand for",
     "a prefix cache may answer them",
 )
-_COUNTS_DIFFER = 0.05
-"""The share from which a difference between the server's and the tokenizer's count of output tokens is noted."""
-_HIDDEN_TIMES = 2
-"""Two vocabularies rarely differ by this factor on one text."""
 
 
 def notes_under(metric: Metric, groups: Sequence[StageGroup], figures: Sequence[Summary]) -> tuple[str, ...]:
@@ -183,10 +179,6 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> 
             "Output tokens were counted by the local tokenizer, not by the server",
             [_share(group.facts.local_token_counts, group.counts.ok) for group in groups],
         )
-        notes.add(
-            f"The server's count of output tokens differs from the tokenizer's by more than {_COUNTS_DIFFER:.0%}",
-            [_counts_differ(group) for group in groups],
-        )
     if groups[0].count_connect:
         notes.mark(
             "TTFT and latency include the connection time (--count-connect)",
@@ -199,24 +191,6 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> 
         without = [0 if group.run.foreign else group.facts.without_connect for group in groups]
         shares = [_share(count, group.counts.ok) for group, count in zip(groups, without, strict=True)]
         notes.add("Rows without connect_s count with 0", shares)
-
-
-def _counts_differ(group: StageGroup) -> str:
-    """Return how the two counts of the output tokens differ, and the likely reason; "" if they agree."""
-    facts = group.facts
-    usage, counted, answers = facts.tokens_usage, facts.tokens_counted, facts.counted_twice
-    if not counted or abs(usage / counted - 1) <= _COUNTS_DIFFER:
-        return ""
-    shown = f"{usage:,.0f} by usage, {counted:,.0f} counted in {answers} answers"
-    if facts.tokens_reasoning and abs((usage - facts.tokens_reasoning) / counted - 1) <= _COUNTS_DIFFER:
-        why = f"usage includes {facts.tokens_reasoning:,.0f} reasoning tokens that the answers do not show"
-    elif usage > _HIDDEN_TIMES * counted:
-        why = "usage probably includes reasoning that the answers do not show"
-    elif 0.5 <= (usage - counted) / answers <= 1.5:
-        why = "usage probably includes a stop token per answer"
-    else:
-        why = "the model probably has another vocabulary: give its tokenizer with --llm-tokenizer"
-    return f"{shown}; {why}"
 
 
 def _nothing_succeeded(group: StageGroup) -> str:

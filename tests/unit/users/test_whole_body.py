@@ -327,6 +327,4 @@ def test_the_end_of_an_answer_is_stamped_at_its_last_byte(rig: Rig, wire: Wire) 
     sent = port.requests()[0]
     truth_s = (sent.sent_ns[-1] - sent.received_ns) / 1e9
     assert truth_s >= 0.2
-    assert record.end_to_end_latency_s is not None
-    # A busy script notes the arrival of the request late, but never early.
-    assert truth_s - 0.001 <= record.end_to_end_latency_s < truth_s + 0.1
+    assert record.end_to_end_latency_s == pytest.approx(truth_s, abs=0.003)
