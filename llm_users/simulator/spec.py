@@ -282,6 +282,12 @@ class Spec:
         "no metadata event, no invocationMetrics); "
         "refuse, refuse422: respond with 400 or 422 to stream_options",
     )
+    usage_factor: float = _key(
+        1.0,
+        "usage_factor",
+        _number(0, 1000),
+        "usage has this multiple of the output tokens, rounded (chat, completions)",
+    )
     role: str = _key(
         "early",
         "role",
@@ -349,6 +355,10 @@ class Spec:
     dialect: str = _key(
         "openai", "dialect", _one_of(*DIALECTS), f"preset that imitates a server: {', '.join(DIALECTS)}"
     )
+
+    def usage_tokens(self, tokens: int) -> int:
+        """Return the number of output tokens in usage for this number of tokens."""
+        return tokens if self.usage_factor == 1 else round(tokens * self.usage_factor)
 
     def stop_tokens(self, tokens: int) -> int:
         """Return how many tokens at the end of an answer have no chunk: 1 or 0."""
