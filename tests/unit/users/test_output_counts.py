@@ -126,6 +126,13 @@ def packaged() -> Tokenizer:
     return load_tokenizer(None)
 
 
+def test_the_log_has_the_measured_and_the_needed_rate(packaged: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "llm_users")
+    output_counts_of(Options(count="usage", sweep=(50,)), packaged, users=1, workers=2, note=print)
+    assert f"tokenizer {packaged.name}" in caplog.text
+    assert "needs up to 2500 tokens/s per worker" in caplog.text
+
+
 def test_a_run_above_one_core_is_not_counted_and_says_so(packaged: Tokenizer) -> None:
     notes: list[str] = []
     too_fast = Options(tokenizer="x", rate=rates("1000000"))
