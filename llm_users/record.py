@@ -238,7 +238,10 @@ class RequestRecord:
     reads: int = _column("count", "reads from the socket", int, 0)
     coalesced: int = _column("count", "content chunks that shared a read with an earlier one", int, 0)
     output_tokens: int | None = _column(
-        "tokens", "output tokens: the server's usage if it can be correct, else the local tokenizer", int
+        "tokens",
+        "output tokens: the server's usage if it can be correct, else the local tokenizer; with --llm-count tokenizer "
+        "always the latter",
+        int,
     )
     output_tokens_source: str | None = _column("", "usage or tokenizer", str)
     input_tokens: int | None = _column("tokens", "input tokens: the server's usage, else the local tokenizer", int)
@@ -304,6 +307,14 @@ class RequestRecord:
         "last token and gaps are empty",
         int,
         1,
+    )
+    output_tokens_usage: int | None = _column(
+        "tokens", "output tokens by the server's usage, if the client counts answers too (--llm-count)", int
+    )
+    output_tokens_counted: int | None = _column(
+        "tokens",
+        "tokens of the visible output (text, tool calls, streamed reasoning) by the client's tokenizer (--llm-count)",
+        int,
     )
 
     def correct_for_omission(self) -> None:

@@ -322,6 +322,13 @@ class Options:
         details="A folder, a tokenizer.json file or a hub id",
         reads_local=True,
     )
+    count: str | None = SEND.choice(
+        ("usage", "tokenizer"),
+        "Count answers with the tokenizer too",
+        details="The rows then have output_tokens_usage and output_tokens_counted; the value says which one is "
+        "output_tokens, for rates and TPOT. Default: usage. With --llm-tokenizer, answers are counted too if one core "
+        "is fast enough",
+    )
     extra_body: dict[str, Any] = SEND.option(
         parsers.json_object, "JSON", 'Extra fields of each request: {"temperature": 0}', absent={}
     )

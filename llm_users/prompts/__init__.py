@@ -26,12 +26,12 @@ from llm_users.prompts.openings import Openings, Prefixes
 from llm_users.prompts.prompt import Prompt, PromptError, PromptSource
 from llm_users.prompts.sonnets import SonnetSource, sonnet_texts
 from llm_users.prompts.source import GivenSource
-from llm_users.prompts.tokenizer import Tokenizer, load_tokenizer, packaged_identity
+from llm_users.prompts.tokenizer import Tokenizer, count_all, load_tokenizer, packaged_identity
 from llm_users.prompts.trace import BLOCK_TOKENS, UNITS, Trace, TraceEntry, TraceSource, parse_window, read_trace
 
 __all__ = [
     "BLOCK_TOKENS", "HUB", "UNITS", "Conversation", "Pictures", "Prefixes", "Prompt", "PromptError", "PromptSource",
-    "Tokenizer", "Trace", "TraceEntry", "count_messages", "file_digest", "forget_items", "forget_scripts",
+    "Tokenizer", "Trace", "TraceEntry", "count_all", "count_messages", "file_digest", "forget_items", "forget_scripts",
     "is_text_only", "length_at", "load_tokenizer", "make_conversations", "make_source", "packaged_identity",
     "parse_hub_name", "parse_mix", "parse_window", "read_items", "read_scripts", "read_trace", "split_name",
     "texts_digest",

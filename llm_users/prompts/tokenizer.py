@@ -13,6 +13,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,11 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def __hash__(self) -> int: ...
+
+
+def count_all(tokenizer: Tokenizer, texts: Iterable[str]) -> int:
+    """Return the number of tokens of texts that are not continuations of each other."""
+    return sum(tokenizer.count(text) for text in texts if text)
 
 
 class BackendTokenizer:

@@ -302,6 +302,7 @@ class OpenAIAnswer(WireAnswer):
         return usage
 
     def _counts(self, tokens: int) -> dict[str, Any]:
+        tokens = self.spec.usage_tokens(tokens)
         total = self.prompt_tokens + tokens
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": tokens, "total_tokens": total}
 

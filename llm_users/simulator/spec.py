@@ -290,6 +290,12 @@ class Spec:
         "no metadata event, no invocationMetrics); "
         "refuse, refuse422: respond with 400 or 422 to stream_options",
     )
+    usage_factor: float = _key(
+        1.0,
+        "usage_factor",
+        _number(0, 1000),
+        "usage has this multiple of the output tokens, rounded (chat, completions)",
+    )
     role: str = _key(
         "early",
         "role",
@@ -394,6 +400,10 @@ class Spec:
         """The values that no text may show. A secret that equals its access key is a placeholder, not a secret."""
         access_key, _, secret = self.sigv4.partition(":")
         return tuple(filter(None, (self.api_key, "" if secret == access_key else secret)))
+
+    def usage_tokens(self, tokens: int) -> int:
+        """Return the number of output tokens in usage for this number of tokens."""
+        return tokens if self.usage_factor == 1 else round(tokens * self.usage_factor)
 
     def stop_tokens(self, tokens: int) -> int:
         """Return how many tokens at the end of an answer have no chunk: 1 or 0."""

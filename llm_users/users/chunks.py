@@ -180,6 +180,13 @@ class Chunks:
         """The complete output: reasoning, answers and tool calls of all choices."""
         return joined([*self.reasoning_at.values(), *self.texts])
 
+    @property
+    def outputs(self) -> list[str]:
+        """The visible output in parts: of each choice, its reasoning, and its answer with its tool calls."""
+        reasoning = [self.reasoning_at.get(index, "") for index in range(len(self.texts))]
+        parts = [joined(texts) for values in (reasoning, self.texts) for texts in self.by_choice(values)]
+        return [part for part in parts if part]
+
     def by_choice(self, values: list[T]) -> list[list[T]]:
         """Group values, one per chunk, by choice. The first choice is always included."""
         if not self.choice_at:

@@ -21,9 +21,10 @@ from gevent import GreenletExit
 from locust.exception import StopUser
 
 from llm_users.load.worker.context import RunContext
+from llm_users.load.worker.output_counts import OutputCounts
 from llm_users.load.worker.permits import Permit, UserState
 from llm_users.outcome import CLIENT_LIMIT, Outcome
-from llm_users.prompts import Prompt, count_messages, is_text_only
+from llm_users.prompts import Prompt, count_all, count_messages, is_text_only
 from llm_users.quantile import counts_of
 from llm_users.record import RequestRecord
 from llm_users.transport import clock
@@ -391,9 +392,14 @@ class Request:
         # Tokens.
         text, reasoning, choices = self._apply(_texts_of, chunks, too_long)
         if not too_long:
-            if record.output_tokens is None or record.input_tokens is None:
+            counts = run_context.output_counts
+            if counts is not None or record.output_tokens is None or record.input_tokens is None:
                 is_all_text = not chunks.choice_at and not chunks.text_at
-                self._count_missing_tokens(text + reasoning if is_all_text else chunks.everything)
+                # Not joined: the end of the reasoning and the beginning of the answer are different tokens.
+                visible = [text, reasoning] if is_all_text else chunks.outputs
+                if counts is not None:
+                    self._count_output(counts, visible)
+                self._count_missing_tokens(visible)
             doubt_usage(record, chunks, failed=failed, count=self._count, note=note)
         if record.output_tokens is not None and record.end_to_end_latency_s:
             record.request_output_throughput_token_per_s = record.output_tokens / record.end_to_end_latency_s
@@ -484,11 +490,27 @@ class Request:
         if advice is not None:
             record.error_message = with_model_advice(message, advice)
 
-    def _count_missing_tokens(self, text: str) -> None:
+    def _count_output(self, counts: OutputCounts, visible: list[str]) -> None:
+        """Count the visible output in addition to the server. The user's wait is in ``queue_s`` of its next request."""
+        record = self.record
+        if record.output_tokens_source == "usage":
+            record.output_tokens_usage = record.output_tokens
+        if record.output_tokens_usage is None and not record.chunks and not any(visible):
+            return
+        began_ns = clock.now_ns()
+        with counts.waiting(sum(map(len, visible))) as is_counted:
+            if is_counted:
+                tokens = self._in_thread(count_all, self._run_context.tokenizer, visible, turns=counts.turns)
+                record.output_tokens_counted = tokens
+                if counts.divides or record.output_tokens is None:
+                    record.output_tokens, record.output_tokens_source = tokens, "tokenizer"
+        self._user.user_state.behind_ns += clock.now_ns() - began_ns
+
+    def _count_missing_tokens(self, visible: list[str]) -> None:
         """Count the tokens locally that the server did not count."""
         record = self.record
-        if record.output_tokens is None and record.chunks + len(text) > 0:
-            record.output_tokens = self._count(text)
+        if record.output_tokens is None and (record.chunks or any(visible)):
+            record.output_tokens = self._in_thread(count_all, self._run_context.tokenizer, visible)
             record.output_tokens_source = "tokenizer"
         prompt = self._prompt
         if record.input_tokens is None and prompt is not None:

@@ -2,7 +2,8 @@
 
 The text is the one that ``llm-report PREFIX`` prints: this module computes only what the rows contain, and the modules
 that the report uses too compute the figures and lay out the text. It declines runs that need more than the two tables
-(open loops, checked answers) and files that are incomplete or need a warning; ``llm_reports.report`` handles these.
+(open loops, checked answers, answers that the client counted too) and files that are incomplete or need a warning;
+``llm_reports.report`` handles these.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ _NUMBERS = {
     COL.stage, COL.concurrency, COL.rate_per_s, COL.measured, COL.http_status, COL.window_share, COL.window_tokens,
     COL.output_tokens, COL.input_tokens, COL.cached_tokens, COL.chunks, COL.coalesced, COL.burst_chunks, COL.held_s,
     COL.connect_s, COL.ttft_s, COL.tpot_s, COL.end_to_end_latency_s, COL.prompt_index, COL.requested_output_tokens,
-    COL.answer_match, COL.streamed,
+    COL.answer_match, COL.streamed, COL.output_tokens_counted,
 }  # fmt: skip
+_ONLY_IN_THE_REPORT = (COL.answer_match, COL.output_tokens_counted)
 _Key = tuple[int, int, str, str]
 """Stage, users, framework and model."""
 _Row = dict[str, Any]
@@ -331,7 +333,7 @@ def _rows(path: Path) -> Iterator[_Row]:
     for line in _lines(path):
         row: _Row = {name: _number(line[name]) for name in numbers}
         row.update((name, unguarded(line[name])) for name in texts)
-        if row[COL.rate_per_s] > 0 or not math.isnan(row[COL.answer_match]):
+        if row[COL.rate_per_s] > 0 or not all(math.isnan(row[name]) for name in _ONLY_IN_THE_REPORT):
             raise _Declined
         if (
             any(value < 0 for value in row.values() if type(value) is float)

@@ -22,6 +22,7 @@ from llm_users.load.worker.admission_gate import AdmissionGate
 from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.load.worker.model_names import ModelNames
 from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.output_counts import OutputCounts
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue
 from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.options.parsers import Target
@@ -73,6 +74,8 @@ class RunContext:
     """Set if a user class of the run holds conversations."""
     open_loop: OpenLoop | None = None
     """Set if arrivals determine when requests start."""
+    output_counts: OutputCounts | None = None
+    """Set if the output tokens of all answers are counted."""
     error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
     model_names: ModelNames = field(default_factory=ModelNames)
     long_answers: Semaphore = field(default_factory=Semaphore)

@@ -31,6 +31,7 @@ from llm_users.load.worker.context import RunContext, expect_context, install_co
 from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.load.worker.open_loop import OpenLoop
+from llm_users.load.worker.output_counts import output_counts_of
 from llm_users.load.worker.permits import Permit
 from llm_users.load.worker.prompt_queue import ConversationQueue, PromptQueue, TracePrompts, trace_of
 from llm_users.load.worker.round_robin import RoundRobin
@@ -424,6 +425,9 @@ class WorkerProcess(StartControl, GuardedWorker):
         user_classes = [c for c in self._environment.user_classes if hasattr(c, "prepare_process")]
         prompts, conversations = self._make_queues(options, tokenizer, trace, user_classes)
         run = self._run
+        users = getattr(self._environment.parsed_options, "num_users", None) or 1
+        make_counts = partial(output_counts_of, options, tokenizer, users=users, workers=run.workers, note=self._note)
+        output_counts = in_thread(make_counts)
         timer = PreciseTimer() if options.open_loop else None
         starts = IdleQueue(timer)
         # Continue from the counts of the run before, which the first stage may have stored already.
@@ -455,6 +459,7 @@ class WorkerProcess(StartControl, GuardedWorker):
             first_prompt=run.first_prompt,
             prompt_step=run.prompt_step,
             targets=RoundRobin(options.targets, run.worker) if options.targets else None,
+            output_counts=output_counts,
         )
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()

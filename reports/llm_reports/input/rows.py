@@ -63,7 +63,12 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "share": (0.0, 1e4),  # CPU shares exceed 1 when a process has several threads
     "0/1": (0.0, 1.0),
 }
-_LIMITS_BY_NAME = {COL.stage: (0.0, 1e6), "stage_end": (0.0, 1e6), "usage_output_tokens": (0.0, math.inf)}
+_LIMITS_BY_NAME = {
+    COL.stage: (0.0, 1e6),
+    "stage_end": (0.0, 1e6),
+    "usage_output_tokens": (0.0, math.inf),
+    COL.output_tokens_usage: (0.0, math.inf),
+}
 _ROUNDING_S = 1e-6  # files have a resolution of a microsecond or finer; E2E may be this much below TTFT
 _DERIVED = {
     COL.ttft_s: (COL.tpot_s,),

@@ -19,6 +19,7 @@ from llm_reports.metrics.stage_group import Counts, Facts
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
 from llm_reports.run import Run
+from llm_reports.stats.count_difference import count_difference
 from llm_users.outcome import Outcome
 from llm_users.record import COL, REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
 
@@ -128,7 +129,14 @@ class Group:
             cached_tokens=float(ok[COL.cached_tokens].astype("float64").sum()),
             input_tokens=float(ok[COL.input_tokens].astype("float64").sum()),
             without_connect=int(ok[COL.connect_s].isna().sum()),
+            count_difference=self._count_difference(),
         )
+
+    def _count_difference(self) -> str:
+        ok, columns = self.ok, (COL.output_tokens_usage, COL.output_tokens_counted, COL.reasoning_tokens)
+        if not ok[COL.output_tokens_counted].notna().any():
+            return ""
+        return count_difference(*(ok[name].to_numpy(np.float64, na_value=math.nan) for name in columns))
 
     def summary(self, metric: Metric) -> Summary:
         """Return the figures of a metric over the requests that count."""

@@ -79,6 +79,8 @@ class Facts:
     cached_tokens: float
     input_tokens: float
     without_connect: int
+    count_difference: str = ""
+    """The difference between usage and the client's count of output tokens, and its probable reason; "" if small."""
 
 
 class RunInfo(Protocol):

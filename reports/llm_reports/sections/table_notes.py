@@ -47,6 +47,9 @@ _RUN_NOTES = (
     "were sent again on a new connection",
     "could not connect in stage",
     "client_limit",
+    "output tokens are not counted by the client",
+    "requests may wait for their counts",
+    "answers have no output_tokens_counted",
     "requests are redirected",
     "of classes that do not send LLM requests",
     "mix different numbers of users",
@@ -178,6 +181,10 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> 
         notes.add(
             "Output tokens were counted by the local tokenizer, not by the server",
             [_share(group.facts.local_token_counts, group.counts.ok) for group in groups],
+        )
+        notes.add(
+            "The usage of the server and the client's count of the visible output differ by more than 5 %",
+            [group.facts.count_difference for group in groups],
         )
     if groups[0].count_connect:
         notes.mark(
