@@ -301,13 +301,6 @@ class RequestRecord:
     burst_chunks: int = _column(
         "count", "chunks of a typical burst if a gateway held the stream back, else 0: see buffered-streams.md", int, 0
     )
-    streamed: int = _column(
-        "0/1",
-        "1: the request asked for a stream; 0: it asked for the whole answer at once, so the columns of TTFT, TPOT, "
-        "last token and gaps are empty",
-        int,
-        1,
-    )
     output_tokens_usage: int | None = _column(
         "tokens", "output tokens by the server's usage, if the client counts answers too (--llm-count)", int
     )
@@ -315,6 +308,13 @@ class RequestRecord:
         "tokens",
         "tokens of the visible output (text, tool calls, streamed reasoning) by the client's tokenizer (--llm-count)",
         int,
+    )
+    streamed: int = _column(
+        "0/1",
+        "1: the request asked for a stream; 0: it asked for the whole answer at once, so the columns of TTFT, TPOT, "
+        "last token and gaps are empty",
+        int,
+        1,
     )
 
     def correct_for_omission(self) -> None:

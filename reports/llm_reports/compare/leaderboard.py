@@ -13,7 +13,7 @@ from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.metrics.summary import ordered
 from llm_reports.run import Run, named_apart
 from llm_users.quantile import quantile
-from llm_users.record import load_of
+from llm_users.record import StageLoad, load_of
 
 
 def leaderboard(
@@ -29,14 +29,27 @@ def leaderboard(
     all_groups = groups(named_apart(runs), count_connect=count_connect)
     wanted = load_of(concurrency, rate_per_s)
     if wanted.is_known:
-        matching = [group for group in all_groups if group.load == wanted or not group.load.is_known]
+        matching = [group for group in all_groups if _has_load(group, wanted) or not group.load.is_known]
         if not matching:
             option = f"--rate {rate_per_s:g}" if wanted.is_open else f"--concurrency {concurrency}"
             available = loads_in_words(group.load for group in all_groups)
             raise InputError(f"{option}: no run has a stage with this load. Available loads: {available or 'none'}.")
         all_groups = matching
     ttft, throughput = tables_of(all_groups)
+    foreign = [group for group in all_groups if group.run.foreign]
+    if foreign and len(foreign) < len(all_groups) and not count_connect:
+        names = ", ".join(dict.fromkeys(group.run.name for group in foreign))
+        note = (
+            f"TTFT and latency of {names} include the time to connect, as in LLMPerf, and those of the other entries "
+            "do not. Run with --llm-new-connections, and give --count-connect"
+        )
+        ttft = dataclasses.replace(ttft, notes=(f"{note}.", *ttft.notes))
+    throughput = dataclasses.replace(throughput, subtitle="Figures are per request, not the rate of the whole system.")
     return _ranked(ttft, all_groups, more_is_better=False), _ranked(throughput, all_groups, more_is_better=True)
+
+
+def _has_load(group: Group, wanted: StageLoad) -> bool:
+    return (group.load.users, group.load.rate_per_s) == (wanted.users, wanted.rate_per_s)
 
 
 def _ranked(table: Table, ranked_groups: Sequence[Group], *, more_is_better: bool) -> Table:
@@ -60,9 +73,10 @@ def _ranked(table: Table, ranked_groups: Sequence[Group], *, more_is_better: boo
         for row in rows
         if row.unfit and not math.isnan(row.figures.median)
     ]
+    ranked = "No entry can be best" if len(unfit_entries) == len(rows) else "Ranked below the others"
     return dataclasses.replace(
         table,
         rows=rows,
         shows_failures=any(row.failed for row in rows),
-        notes=(*([f"Ranked below the others: {'; '.join(unfit_entries)}."] if unfit_entries else []), *table.notes),
+        notes=(*([f"{ranked}: {'; '.join(unfit_entries)}."] if unfit_entries else []), *table.notes),
     )

@@ -187,8 +187,8 @@ def _notes(found: Sequence[Quota]) -> list[str]:
         )
     if brief := [quota for quota in found if all(math.isnan(amount.steady) for amount in quota.amounts)]:
         notes.append(
-            f"{_models(brief, found)}no stage was measured for {WINDOW_S:.0f} s, so there is no steady rate: use "
-            "--llm-stage-time 120s."
+            f"{_models(brief, found)}no stage was measured for {WINDOW_S:.0f} s, so there is no steady rate: give "
+            "the stages more time."
         )
     if refused := [quota for quota in found if quota.throttled]:
         counts = (

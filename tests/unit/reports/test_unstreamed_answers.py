@@ -104,7 +104,7 @@ def test_a_file_without_the_column_has_only_streams(write_run: Write, make_recor
     prefix = write_run(rows(make_record, streamed=100, whole=0))
     path = prefix.with_name(f"{prefix.name}_llm_requests.csv")
     lines = [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
-    assert lines[0].endswith("burst_chunks")
+    assert lines[0].endswith("output_tokens_counted")
     path.write_text("\n".join(lines) + "\n")
     (group,) = llm_reports.groups([llm_reports.load(prefix)])
     assert (group.facts.unstreamed, group.counts.ok) == (0, 100)
