@@ -116,3 +116,19 @@ def test_objectives_are_lines_on_the_curve(runs: list[str], tmp_path: Path) -> N
     ):
         assert f">{line}</text>" in (tmp_path / f"plot_curve_{name}.svg").read_text()
     assert "&lt;" not in re.sub(r"<desc.*?</desc>", "", (tmp_path / "plot_curve_ttft.svg").read_text())
+
+
+def test_the_leaderboard_says_which_entries_include_connecting(tmp_path: Path) -> None:
+    answer = {
+        "error_code": None, "error_msg": "", "inter_token_latency_s": 0.01, "ttft_s": 0.2, "end_to_end_latency_s": 1.0,
+        "request_output_throughput_token_per_s": 50.0, "number_total_tokens": 600, "number_output_tokens": 50,
+        "number_input_tokens": 550,
+    }  # fmt: skip
+    old = tmp_path / "old_individual_responses.json"
+    old.write_text(json.dumps([answer] * 100))
+    runs = load_all([old, write_sweep(tmp_path / "new", levels=(4,), requests=60)])
+    note = "TTFT and latency of old include the time to connect"
+    assert any(line.startswith(note) for line in leaderboard(runs)[0].notes)
+    assert not any(line.startswith(note) for line in leaderboard(runs, count_connect=True)[0].notes)
+    assert not any(line.startswith(note) for line in leaderboard(runs[:1])[0].notes)
+    assert leaderboard(runs)[1].subtitle == "Figures are per request, not the rate of the whole system."
