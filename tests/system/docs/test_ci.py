@@ -35,7 +35,7 @@ CONDITIONS = {
     "${{ !cancelled() }}": (MAIN, PULL_REQUEST),
     "github.ref == 'refs/heads/main'": (MAIN,),
     "github.event_name == 'pull_request'": (PULL_REQUEST,),
-    "github.event_name == 'pull_request' && hashFiles('out/baseline/*') != ''": (PULL_REQUEST,),
+    "${{ !cancelled() && github.event_name == 'pull_request' && hashFiles('out/baseline/*') != '' }}": (PULL_REQUEST,),
 }
 
 
