@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from llm_reports.metrics.steadiness import steadiness
+from llm_users.options.parsers import rates
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageRecord
 from llm_users.wiring.load_search import SearchStages
@@ -37,7 +38,7 @@ def searched(server: Server, objectives: str, seed: int, low: float = 10.0, high
     """The rate that a search finds (0: none), and whether it says that it could not decide."""
     luck = np.random.default_rng(seed)
     logging.disable(logging.WARNING)
-    search = SearchStages(Options(find=objectives, rate=(low, high)))
+    search = SearchStages(Options(find=objectives, rate=rates(f"{low},{high}")))
     spec, stage, now = search.next(None), 0, 1.7e9
     while spec is not None:
         stage += 1
