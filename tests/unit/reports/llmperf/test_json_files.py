@@ -375,7 +375,8 @@ def test_the_commands_of_the_page_run(
     write_run: Write, make_record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     page = (ROOT / "docs" / "llmperf.md").read_text()
-    block = page.split("```sh\n")[1].split("```")[0]
+    section = page.split("## Files in both directions\n")[1]
+    block = section.split("```sh\n")[1].split("```")[0]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     write_run(mixed(make_record, (1, 2)), name="out/run")
     monkeypatch.chdir(tmp_path)
