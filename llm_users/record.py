@@ -562,6 +562,36 @@ class ConversationRecord:
     )
 
 
+@dataclass(slots=True)
+class ServerMetricRecord:
+    """One metric of a server's own ``/metrics`` over one stage (``--llm-server-metrics``).
+
+    A counter fills ``increase`` and ``per_s``. A gauge fills ``mean``, ``minimum`` and ``maximum``. A histogram fills
+    ``increase`` (of its count), ``per_s``, ``mean`` (the increase of its sum / the increase of its count) and the
+    bounds of the buckets that contain its quantiles.
+    """
+
+    run_id: str = _column("", "run_id of the rows of the stage", str, "")
+    stage: int = _column("", "number of the stage", int, 0)
+    server: str = _column("", "the URL that was read, without credentials and query", str, "")
+    engine: str = _column("", "vllm, sglang, llamacpp, tgi, triton, dcgm", str, "")
+    metric: str = _column("", "name of the metric here, such as requests_running or ttft_s", str, "")
+    kind: str = _column("", "gauge, counter or histogram", str, "")
+    scrapes: int = _column("count", "answers of the server in the stage that contained the metric", int, 0)
+    span_s: float | None = _column("s", "time between the first and the last of these answers")
+    mean: float | None = _column("the metric's", "gauge: mean of the scrapes; histogram: mean of the new observations")
+    minimum: float | None = _column("the metric's", "gauge: smallest value of the scrapes")
+    maximum: float | None = _column("the metric's", "gauge: largest value of the scrapes")
+    increase: float | None = _column("the metric's", "counter: by how much it grew; histogram: new observations")
+    per_s: float | None = _column("the metric's / s", "increase / span_s")
+    p50_low: float | None = _column("the metric's", "histogram: lower bound of the bucket with the median")
+    p50_high: float | None = _column("the metric's", "its upper bound; empty: the last bucket, which has none")
+    p90_low: float | None = _column("the metric's", "histogram: lower bound of the bucket with the 90th percentile")
+    p90_high: float | None = _column("the metric's", "its upper bound; empty: the last bucket, which has none")
+    p99_low: float | None = _column("the metric's", "histogram: lower bound of the bucket with the 99th percentile")
+    p99_high: float | None = _column("the metric's", "its upper bound; empty: the last bucket, which has none")
+
+
 def columns_of(record_type: type) -> tuple[Column, ...]:
     """Return the columns that a record type declares, in file order."""
     return tuple(
@@ -573,6 +603,7 @@ def columns_of(record_type: type) -> tuple[Column, ...]:
 REQUEST_COLUMNS = columns_of(RequestRecord)
 STAGE_COLUMNS = columns_of(StageRecord)
 CONVERSATION_COLUMNS = columns_of(ConversationRecord)
+SERVER_METRIC_COLUMNS = columns_of(ServerMetricRecord)
 
 
 class ColumnNames:
@@ -588,7 +619,7 @@ class ColumnNames:
         raise AttributeError(f"no column is named {name!r}")
 
 
-COL = ColumnNames(REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS)
+COL = ColumnNames(REQUEST_COLUMNS + STAGE_COLUMNS + CONVERSATION_COLUMNS + SERVER_METRIC_COLUMNS)
 _request_values = attrgetter(*(column.name for column in REQUEST_COLUMNS))
 
 # A spreadsheet treats a cell that starts with one of these as a formula; text from a server must never become one.

@@ -7,6 +7,7 @@ Every name begins with the prefix of the run, which is what ``--csv PREFIX`` giv
     PREFIX_llm_gaps.csv           histograms of the gaps between chunks, one for each stage
     PREFIX_llm_offsets.csv        the arrival time of every chunk
     PREFIX_llm_conversations.csv  one row for each conversation
+    PREFIX_llm_server.csv         the server's own metrics, one row for each stage, server and metric
     PREFIX_llm_run.json           the manifest
     PREFIX_llm_gate.xml           the verdict of the SLO gate as JUnit XML
     PREFIX_llm_find.csv           the stages of a load search
@@ -31,6 +32,7 @@ STAGES_CSV = "_llm_stages.csv"
 GAPS_CSV = "_llm_gaps.csv"
 OFFSETS_CSV = "_llm_offsets.csv"
 CONVERSATIONS_CSV = "_llm_conversations.csv"
+SERVER_METRICS_CSV = "_llm_server.csv"
 MANIFEST_JSON = "_llm_run.json"
 GATE_XML = "_llm_gate.xml"
 LOAD_SEARCH_CSV = "_llm_find.csv"
@@ -41,6 +43,7 @@ RUN_SUFFIXES = (
     GAPS_CSV,
     OFFSETS_CSV,
     CONVERSATIONS_CSV,
+    SERVER_METRICS_CSV,
     MANIFEST_JSON,
     GATE_XML,
     LOAD_SEARCH_CSV,
