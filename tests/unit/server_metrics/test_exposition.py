@@ -85,7 +85,8 @@ def test_older_names_are_used_if_the_newer_are_missing() -> None:
         (b"tgi_queue_size 4\ntgi_request_input_length_sum 99\n", "tgi", {"requests_waiting": 4, "prompt_tokens": 99}),
         (
             b'nv_trt_llm_request_metrics{request_type="waiting"} 5\n'
-            b'nv_trt_llm_request_metrics{request_type="active"} 9\nnv_trt_llm_request_metrics{request_type="scheduled"} 6\n',
+            b'nv_trt_llm_request_metrics{request_type="active"} 9\n'
+            b'nv_trt_llm_request_metrics{request_type="scheduled"} 6\n',
             "triton",
             {"requests_waiting": 5, "requests_running": 6},
         ),
