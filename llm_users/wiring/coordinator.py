@@ -321,7 +321,7 @@ class CoordinatorRole:
             self.environment, self._options, install_shape=self._install_shape, check_options=self._check_form
         )
         self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of, self._search_entry)
-        self._register(messages.Live, self._tab.state.on_live)
+        self._register(messages.Live, self._tab.on_live)
 
     @property
     def withholds_keys(self) -> bool:
