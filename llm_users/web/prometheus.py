@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import gevent
 from prometheus_client import Metric
@@ -93,8 +93,6 @@ class BucketCounts:
 
 class RowGroup:
     """The rows of one model and stage that are measured, or that are not."""
-
-    __slots__ = ("duration", "input_tokens", "labels", "outcomes", "output_tokens", "tpot", "ttft")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -205,6 +203,10 @@ class _Samples(list[Sample]):
                 gevent.sleep(0)
 
 
+Samples: TypeAlias = Callable[[PrometheusMetrics, str], Iterable[Sample]]
+"""Returns the lines of a metric with this name."""
+
+
 class MetricDeclaration(NamedTuple):
     """A metric: its name in Prometheus, its type, its labels and its meaning, and a function for its lines."""
 
@@ -212,7 +214,7 @@ class MetricDeclaration(NamedTuple):
     type: str
     labels: tuple[str, ...]
     meaning: str
-    samples: Callable[[PrometheusMetrics, str], Iterable[Sample]]
+    samples: Samples
 
     @property
     def family(self) -> str:
@@ -230,23 +232,22 @@ def _errors(metrics: PrometheusMetrics, name: str) -> Iterable[Sample]:
     return [Sample(name, {"error_code": code}, count) for code, count in metrics.errors.items()]
 
 
-def _of_groups(field: str) -> Callable[[PrometheusMetrics, str], Iterable[Sample]]:
-    """Return the function for a count of tokens of each group."""
-    return lambda metrics, name: (Sample(name, group.labels, getattr(group, field)) for group in metrics.groups)
+def _counts(of: Callable[[RowGroup], int]) -> Samples:
+    """Return the function for a count of each group."""
+    return lambda metrics, name: (Sample(name, group.labels, of(group)) for group in metrics.groups)
 
 
-def _histograms(field: str) -> Callable[[PrometheusMetrics, str], Iterable[Sample]]:
+def _histograms(of: Callable[[RowGroup], BucketCounts]) -> Samples:
     """Return the function for a histogram of each group."""
 
     def samples(metrics: PrometheusMetrics, name: str) -> Iterable[Sample]:
         for group in metrics.groups:
-            counts: BucketCounts = getattr(group, field)
-            yield from counts.samples(name, group.labels)
+            yield from of(group).samples(name, group.labels)
 
     return samples
 
 
-def _value(of: Callable[[PrometheusMetrics], float | None]) -> Callable[[PrometheusMetrics, str], Iterable[Sample]]:
+def _value(of: Callable[[PrometheusMetrics], float | None]) -> Samples:
     """Return the function for one value. The metric has no line while the value is unknown."""
 
     def samples(metrics: PrometheusMetrics, name: str) -> Iterable[Sample]:
@@ -256,9 +257,7 @@ def _value(of: Callable[[PrometheusMetrics], float | None]) -> Callable[[Prometh
     return samples
 
 
-def _one_of(
-    label: str, values: tuple[str, ...], of: Callable[[PrometheusMetrics], str | None]
-) -> Callable[[PrometheusMetrics, str], Iterable[Sample]]:
+def _one_of(label: str, values: tuple[str, ...], of: Callable[[PrometheusMetrics], str | None]) -> Samples:
     """Return the function for a metric that is 1 for one value of its label and 0 for the others."""
 
     def samples(metrics: PrometheusMetrics, name: str) -> Iterable[Sample]:
@@ -268,7 +267,7 @@ def _one_of(
     return samples
 
 
-def _of_workers(field: str) -> Callable[[PrometheusMetrics, str], Iterable[Sample]]:
+def _of_workers(field: str) -> Samples:
     """Return the function for a value of each worker."""
 
     def samples(metrics: PrometheusMetrics, name: str) -> Iterable[Sample]:
@@ -310,11 +309,11 @@ METRICS: tuple[MetricDeclaration, ...] = (
     ),
     MetricDeclaration(
         "locust_llm_input_tokens_total", "counter", _ROW_LABELS,
-        "input tokens of requests that ended", _of_groups("input_tokens"),
+        "input tokens of requests that ended", _counts(lambda group: group.input_tokens),
     ),
     MetricDeclaration(
         "locust_llm_output_tokens_total", "counter", _ROW_LABELS,
-        "output tokens of requests that ended, all at once at the end of the request", _of_groups("output_tokens"),
+        "output tokens of requests that ended, all at once at the end of the request", _counts(lambda group: group.output_tokens),
     ),
     MetricDeclaration(
         "locust_llm_arrived_tokens_total", "counter", (),
@@ -323,15 +322,15 @@ METRICS: tuple[MetricDeclaration, ...] = (
     ),
     MetricDeclaration(
         "locust_llm_request_duration_seconds", "histogram", _ROW_LABELS,
-        "end-to-end latency of successful requests (end_to_end_latency_s)", _histograms("duration"),
+        "end-to-end latency of successful requests (end_to_end_latency_s)", _histograms(lambda group: group.duration),
     ),
     MetricDeclaration(
         "locust_llm_time_to_first_token_seconds", "histogram", _ROW_LABELS,
-        "time to first token of successful requests (ttft_s)", _histograms("ttft"),
+        "time to first token of successful requests (ttft_s)", _histograms(lambda group: group.ttft),
     ),
     MetricDeclaration(
         "locust_llm_time_per_output_token_seconds", "histogram", _ROW_LABELS,
-        "time per output token of successful requests (tpot_s)", _histograms("tpot"),
+        "time per output token of successful requests (tpot_s)", _histograms(lambda group: group.tpot),
     ),
     MetricDeclaration(
         "locust_llm_chunk_gap_seconds", "histogram", (),
