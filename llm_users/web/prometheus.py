@@ -96,7 +96,8 @@ class RowGroup:
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
-        self.outcomes: Counter[Outcome] = Counter()
+        # A counter that appears with its first event loses this event in rate(), so all outcomes begin with 0.
+        self.outcomes = dict.fromkeys(Outcome, 0)
         self.input_tokens = self.output_tokens = 0
         self.duration = BucketCounts(DURATION_BOUNDS_S)
         self.ttft = BucketCounts(TTFT_BOUNDS_S)
@@ -131,20 +132,24 @@ class PrometheusMetrics(Collector):
         self.gaps = BucketCounts(TOKEN_BOUNDS_S)
         self.arrived_tokens = 0.0
         self._by_row: dict[tuple[str, int, int], RowGroup] = {}
-        self._by_labels: dict[tuple[str, str, str], RowGroup] = {}
+        self._groups: dict[tuple[str, ...], RowGroup] = {}
         self._models: set[str] = set()
         coordinator.watch_rows(self.on_row)
 
     @property
     def groups(self) -> list[RowGroup]:
         """All groups of rows so far."""
-        return list(self._by_labels.values())
+        return list(self._groups.values())
 
     # Input.
 
     def on_row(self, record: RequestRecord) -> None:
         """Count a row that was written."""
-        group = self._by_row.get((record.model, record.stage, record.measured)) or self._group_of(record)
+        group = self._by_row.get((record.model, record.stage, record.measured))
+        if group is None:
+            group = self._group_of(record.model, record.stage, measured=bool(record.measured))
+            if len(self._by_row) < MOST_GROUPS:
+                self._by_row[record.model, record.stage, record.measured] = group
         outcome = record.outcome
         group.add(record, outcome)
         if outcome.is_failure:
@@ -158,21 +163,32 @@ class PrometheusMetrics(Collector):
         for bucket, count in metrics.gap.items():
             self.gaps.add(DurationHistogram.value_s(bucket), count)
 
-    def _group_of(self, record: RequestRecord) -> RowGroup:
-        """Return the group of a row whose model and stage are new, or have no group of their own."""
-        model, stage, measured = label_value(record.model), str(record.stage), "true" if record.measured else "false"
-        if model not in self._models and len(self._models) >= MOST_MODELS:
-            model = OTHER
-        if (model, stage, measured) not in self._by_labels and len(self._by_labels) >= MOST_GROUPS:
-            model = stage = OTHER
-        key = model, stage, measured
-        group = self._by_labels.get(key)
-        if group is None:
-            group = self._by_labels[key] = RowGroup({"model": model, "stage": stage, "measured": measured})
-            self._models.add(model)
-        if len(self._by_row) < MOST_GROUPS:
-            self._by_row[record.model, record.stage, record.measured] = group
+    def _group_of(self, model: str, stage: int, *, measured: bool) -> RowGroup:
+        """Return the group for rows of a model and a stage, or the group of all others beyond the limits."""
+        labels = {"model": label_value(model), "stage": str(stage), "measured": "true" if measured else "false"}
+        if labels["model"] not in self._models and len(self._models) >= MOST_MODELS:
+            labels["model"] = OTHER
+        if tuple(labels.values()) not in self._groups and len(self._groups) >= MOST_GROUPS:
+            labels |= {"model": OTHER, "stage": OTHER}
+        group = self._groups.setdefault(tuple(labels.values()), RowGroup(labels))
+        self._models.add(labels["model"])
         return group
+
+    def _prepare_groups(self) -> None:
+        """Create the groups of the present stage, so that their counters are 0 before the first row comes."""
+        plan, model = self.coordinator.plan, self.coordinator.options.model
+        if plan is None:
+            return
+        models = [model] if model and not self.coordinator.options.targets else []
+        models += [
+            labels["model"]
+            for labels in (group.labels for group in self.groups)
+            if labels["stage"] == str(plan.stage - 1)
+        ]
+        for name in dict.fromkeys(models):
+            self._group_of(name, plan.stage, measured=True)
+            if plan.warmup_requests or plan.timed_warmup_s:
+                self._group_of(name, plan.stage, measured=False)
 
     # Output.
 
@@ -183,6 +199,7 @@ class PrometheusMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics. Their lines are created while they are written."""
+        self._prepare_groups()
         for declared in METRICS:
             metric = Metric(declared.family, declared.meaning, declared.type)
             metric.samples = _Samples(declared.samples(self, declared.name))
@@ -224,7 +241,7 @@ class MetricDeclaration(NamedTuple):
 
 def _requests(metrics: PrometheusMetrics, name: str) -> Iterable[Sample]:
     for group in metrics.groups:
-        for outcome, count in list(group.outcomes.items()):
+        for outcome, count in group.outcomes.items():
             yield Sample(name, {**group.labels, "outcome": outcome.value}, count)
 
 
@@ -313,7 +330,8 @@ METRICS: tuple[MetricDeclaration, ...] = (
     ),
     MetricDeclaration(
         "locust_llm_output_tokens_total", "counter", _ROW_LABELS,
-        "output tokens of requests that ended, all at once at the end of the request", _counts(lambda group: group.output_tokens),
+        "output tokens of requests that ended, all at once at the end of the request",
+        _counts(lambda group: group.output_tokens),
     ),
     MetricDeclaration(
         "locust_llm_arrived_tokens_total", "counter", (),
