@@ -57,7 +57,7 @@ TOKEN_BOUNDS_S = _bounds(0.0001, 10.0)
 
 Labels = dict[str, str]
 
-_SAMPLES_PER_YIELD = 100
+_SAMPLES_PER_YIELD = 50
 """Number of lines to write before other greenlets may run: about 0.5 ms."""
 
 
@@ -218,6 +218,7 @@ class _Samples(list[Sample]):
             yield sample
             if count % _SAMPLES_PER_YIELD == 0:
                 gevent.sleep(0)
+        gevent.sleep(0)
 
 
 Samples: TypeAlias = Callable[[PrometheusMetrics, str], Iterable[Sample]]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import math
+import re
 import time
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
@@ -13,6 +16,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm_users.simulator.launch import Simulator, launch
+from tests.documented import PAGES
+from tests.system.locust_runs import SWEEP
 from tests.system.runs.live.conftest import Started, Starter
 from tests.system.runs.live.test_live_run import is_over
 
@@ -63,6 +68,54 @@ def test_counters_and_histograms_equal_the_rows_of_two_runs(web: Starter, worker
         assert len(first) >= 80
         assert len(second) >= 30
         page.end()
+
+
+LOGIN = """
+from flask_login import UserMixin
+from locust import events
+
+
+class Person(UserMixin):
+    id = "person"
+
+
+@events.init.add_listener
+def add_login(environment, **_kwargs):
+    if environment.web_ui is not None:
+        environment.web_ui.app.secret_key = "of a test"
+        environment.web_ui.login_manager.user_loader(lambda user_id: Person() if user_id == "person" else None)
+        environment.web_ui.auth_args = {"username_password_callback": "/login_submit"}
+"""
+
+
+def test_behind_a_login_a_scraper_with_the_token_of_the_page_gets_metrics_and_nothing_else(
+    web: Starter, tmp_path: Path
+) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", PAGES["docs/prometheus.md"], flags=re.MULTILINE | re.DOTALL)
+    locustfile = tmp_path / "with_login.py"
+    locustfile.write_text(f"{LOGIN}\n{example}\n{Path(SWEEP).read_text()}")
+    page = web("--web-login", locustfile=str(locustfile), env={"METRICS_TOKEN": "right"})
+    assert page.ask("/llm/metrics")[0] == 302, "without a login"
+    assert status(page, "/llm/metrics", "Bearer right") == 200
+    assert status(page, "/llm/metrics", "Bearer wrong") == 302
+    assert status(page, "/llm/metrics", "Basic cmlnaHQ6cmlnaHQ=") == 302
+    for other in ("/llm/state.json", "/llm", "/stats/requests"):
+        assert status(page, other, "Bearer right") == 302
+    page.end()
+
+
+def status(page: Started, path: str, authorization: str) -> int:
+    connection = http.client.HTTPConnection(page.base.removeprefix("http://"), timeout=30)
+    connection.request("GET", path, headers={"Authorization": authorization})
+    with connection.getresponse() as response:
+        return response.status
+
+
+def test_the_metrics_are_under_the_base_path_and_in_the_format_that_is_asked_for(web: Starter) -> None:
+    page = web(base_path="/load")
+    assert scrape(page)[0].startswith("text/plain; version=0.0.4")
+    assert scrape(page, OPENMETRICS)[0].startswith("application/openmetrics-text; version=1.0.0")
+    page.end()
 
 
 def run_once(page: Started, simulator: Simulator, form: dict[str, str], earlier: str | None) -> list[dict[str, str]]:
