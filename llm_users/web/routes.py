@@ -19,6 +19,7 @@ from llm_users.run_files import REPORT_HTML, SUMMARY_CSV
 from llm_users.web.downloads import Downloads
 from llm_users.web.html_section import inject, with_section
 from llm_users.web.prometheus import PrometheusMetrics
+from llm_users.web.server_lines import ServerSamples
 from llm_users.web.start_form import Starting, form_groups, prepare_form
 from llm_users.web.state import Course, LiveState
 
@@ -78,8 +79,9 @@ class LiveTab:
         coordinator: Course,
         objectives: Callable[[str], list[dict[str, Any]]],
         search: Callable[[], dict[str, Any] | None],
+        servers: ServerSamples | None = None,
     ) -> None:
-        self.state = LiveState(coordinator, environment, objectives, search)
+        self.state = LiveState(coordinator, environment, objectives, search, servers)
         self.metrics = PrometheusMetrics(coordinator, environment, self.state)
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())

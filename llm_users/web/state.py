@@ -21,6 +21,7 @@ from llm_users.record import COL, RequestRecord
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
 from llm_users.web.samples import WINDOW_TICKS, History, Rate, SlidingHistogram
+from llm_users.web.server_lines import ServerLines, ServerSamples
 from llm_users.web.stage_series import RunTotals, StageSeries, load_fields
 from llm_users.web.workers import Workers
 
@@ -72,7 +73,8 @@ class Course(Protocol):
 class LiveState:
     """The current run as a page shows it.
 
-    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None.
+    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None. ``servers`` reads the
+    servers' own metrics.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class LiveState:
         environment: Any,
         objectives: Callable[[str], list[dict[str, Any]]],
         search: Callable[[], dict[str, Any] | None],
+        servers: ServerSamples | None = None,
     ) -> None:
         self.coordinator = coordinator
+        self._servers = ServerLines(servers)
         self._environment = environment
         self._parse_objectives = objectives
         self._search_entry = search
@@ -199,6 +203,7 @@ class LiveState:
             COL.rate_per_s: self._target_rate(plan) if plan else None,
             "lag_p99": self._workers.lag_p99,
             **self._workers.cpu(),
+            **self._servers.sample(),
             "stage": plan.stage if plan else None,
         }
         for name, window in self._times.items():
@@ -279,6 +284,7 @@ class LiveState:
             "window_s": WINDOW_TICKS * INTERVAL_S,
             "samples": samples,
             "workers": self._workers.rows(coordinator.worker_names),
+            "server": self._servers.latest() if coordinator.active else [],
             "stages": self._stages(),
             "totals": self._whole_run(),
             "search": self._search(),

@@ -103,7 +103,7 @@ def measure(seconds: float) -> dict[str, float]:
         environment.create_local_runner()
         port = free_port()
         web_ui = environment.create_web_ui("127.0.0.1", port, delayed_start=True)
-        tab = LiveTab(environment, coordinator, objectives_of)
+        tab = LiveTab(environment, coordinator, objectives_of, lambda: None)
         coordinator.begin(Options(sweep=(PROCESSES * STREAMS,), requests=10**6), users=0, run_s=None)
         assert coordinator.writer is not None
         made = [live_metrics_of(rank, coordinator.writer.run_id) for rank in range(PROCESSES)]
