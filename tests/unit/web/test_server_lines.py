@@ -27,8 +27,12 @@ class Answers:
         return self.answers
 
 
+def lines_of(answers: Sequence[Answer]) -> ServerLines:
+    return ServerLines(lambda: Answers(answers))
+
+
 def test_counts_and_rates_of_several_servers_are_added_and_shares_are_those_of_the_busiest() -> None:
-    now_s = time.monotonic()
+    now_s = time.time()
     first = {"requests_running": 3, "requests_waiting": 1, "kv_cache_usage": 0.25, "generation_tokens": 100.0}
     second = {"requests_running": 4, "kv_cache_usage": 0.75, "generation_tokens": 50.0}
     lines = ServerLines(
@@ -51,17 +55,17 @@ def test_counts_and_rates_of_several_servers_are_added_and_shares_are_those_of_t
 
 def test_a_silent_server_has_no_values_and_no_text_shows_a_secret() -> None:
     remember("secret-of-a-server")
-    now_s = time.monotonic()
-    lines = ServerLines(
-        Answers(
+    now_s = time.time()
+    lines = lines_of(
+
             [
                 Answer(now_s - STALE_S - 1, "http://silent", "vllm", {"requests_running": 9}),
                 Answer(now_s, "http://x/secret-of-a-server", "vllm", {"unknown": 1.0}),
             ]
-        )
+
     )
     assert set(lines.sample().values()) == {None}
     (shown,) = lines.latest()
     assert "secret-of-a-server" not in shown["server"]
     assert shown["metrics"] == {}
-    assert ServerLines(None).latest() == []
+    assert ServerLines(lambda: None).latest() == []
