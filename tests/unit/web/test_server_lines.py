@@ -35,9 +35,7 @@ def test_counts_and_rates_of_several_servers_are_added_and_shares_are_those_of_t
     now_s = time.time()
     first = {"requests_running": 3, "requests_waiting": 1, "kv_cache_usage": 0.25, "generation_tokens": 100.0}
     second = {"requests_running": 4, "kv_cache_usage": 0.75, "generation_tokens": 50.0}
-    lines = ServerLines(
-        Answers([Answer(now_s, "http://b", "vllm", first), Answer(now_s, "http://a", "sglang", second)])
-    )
+    lines = lines_of([Answer(now_s, "http://b", "vllm", first), Answer(now_s, "http://a", "sglang", second)])
     assert lines.sample() == {
         "server_running": 7,
         "server_waiting": 1,
@@ -57,12 +55,10 @@ def test_a_silent_server_has_no_values_and_no_text_shows_a_secret() -> None:
     remember("secret-of-a-server")
     now_s = time.time()
     lines = lines_of(
-
-            [
-                Answer(now_s - STALE_S - 1, "http://silent", "vllm", {"requests_running": 9}),
-                Answer(now_s, "http://x/secret-of-a-server", "vllm", {"unknown": 1.0}),
-            ]
-
+        [
+            Answer(now_s - STALE_S - 1, "http://silent", "vllm", {"requests_running": 9}),
+            Answer(now_s, "http://x/secret-of-a-server", "vllm", {"unknown": 1.0}),
+        ]
     )
     assert set(lines.sample().values()) == {None}
     (shown,) = lines.latest()
