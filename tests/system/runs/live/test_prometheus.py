@@ -15,6 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+import llm_users
 from llm_users.simulator.launch import Simulator, launch
 from tests.documented import PAGES
 from tests.system.locust_runs import SWEEP
@@ -53,7 +54,7 @@ def buckets(metrics: dict[str, Metric], name: str, **labels: str) -> dict[float,
     return dict(counts)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_counters_and_histograms_equal_the_rows_of_two_runs(web: Starter, workers: int) -> None:
     with launch("ttft=20ms,itl=5ms,error=503:0.1", max_seconds=120) as simulator:
         page = web("--llm-output-tokens", "20,3", workers=workers)
@@ -101,6 +102,39 @@ def test_behind_a_login_a_scraper_with_the_token_of_the_page_gets_metrics_and_no
     assert status(page, "/llm/metrics", "Basic cmlnaHQ6cmlnaHQ=") == 302
     for other in ("/llm/state.json", "/llm", "/stats/requests"):
         assert status(page, other, "Bearer right") == 302
+    page.end()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_gauges_describe_the_run_that_is_on(web: Starter, simulator: Simulator, workers: int) -> None:
+    page = web("--llm-output-tokens", "100,1", workers=workers)
+    assert page.swarm(host=simulator.url, llm_sweep="4", llm_stage_time="8s")["success"]
+    state = page.until(lambda state: bool(state["stages"]) and state["stages"][0]["ok"] > 5, "rows")
+    time.sleep(5)  # the client's health needs five seconds
+    metrics = scrape(page)[1]
+    assert value(metrics, "locust_llm_stage") == 1
+    assert value(metrics, "locust_llm_phase", phase="measure") == value(metrics, "locust_llm_phase") == 1
+    for name in ("users", "target_users", "requests_in_flight", "worker_requests_in_flight"):
+        assert value(metrics, f"locust_llm_{name}") == 4, name
+    assert value(metrics, "locust_llm_client_health") == 1
+    ranks = {str(rank) for rank in range(max(1, workers))}
+    for name in ("worker_cpu_ratio", "worker_event_loop_lag_seconds"):
+        samples = {sample.labels["worker"]: sample.value for sample in metrics[f"locust_llm_{name}"].samples}
+        assert set(samples) == ranks
+        assert all(0 < sample < 1 for sample in samples.values()), samples
+    assert value(metrics, "locust_llm_run_start_time_seconds") == pytest.approx(time.time(), abs=30)
+    (info,) = metrics["locust_llm_run_info"].samples
+    assert info.labels == {"run_id": state["run"], "api": "openai-chat", "version": llm_users.__version__}
+    page.end()
+
+
+def test_an_open_loop_has_a_target_rate_and_no_target_users(web: Starter, simulator: Simulator) -> None:
+    page = web()
+    assert page.swarm(host=simulator.url, llm_rate="20", llm_arrivals="constant", llm_stage_time="4s")["success"]
+    page.until(lambda state: bool(state["stages"]) and state["stages"][0]["ok"] > 5, "rows")
+    metrics = scrape(page)[1]
+    assert value(metrics, "locust_llm_target_requests_per_second") == 20
+    assert "locust_llm_target_users" not in {sample.name for metric in metrics.values() for sample in metric.samples}
     page.end()
 
 

@@ -16,7 +16,10 @@ from tests.system.runs.live.conftest import Starter
 from tests.system.runs.live.prometheus_server import CONFIG, Prometheus, program
 from tests.system.runs.live.test_live_run import is_over
 
-pytestmark = pytest.mark.skipif(program("prometheus") is None, reason="needs the program prometheus")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(program("prometheus") is None, reason="needs the program prometheus"),
+]
 
 SWEEP, STAGE_S = (2, 4), 12
 BUCKET = 1.6  # a bound is at most 1.6 times the one before
