@@ -79,7 +79,7 @@ class LiveTab:
         coordinator: Course,
         objectives: Callable[[str], list[dict[str, Any]]],
         search: Callable[[], dict[str, Any] | None],
-        servers: Callable[[], ServerSamples | None] = lambda: None,
+        servers: ServerSamples | None = None,
     ) -> None:
         self.state = LiveState(coordinator, environment, objectives, search, servers)
         self.metrics = PrometheusMetrics(coordinator, environment, self.state)

@@ -35,7 +35,7 @@ class ServerSample(Protocol):
 
 
 class ServerSamples(Protocol):
-    """Reads the metrics of the servers of one run once per second."""
+    """Reads the metrics of the run's servers once per second."""
 
     def latest(self) -> Sequence[ServerSample]:
         """Return the last sample of each server."""
@@ -58,9 +58,9 @@ _SHOWN = (
 
 
 class ServerLines:
-    """The present values of the servers. ``samples`` returns what reads them, or None if no server is read."""
+    """The present values of the servers. ``samples`` is None if no server is read."""
 
-    def __init__(self, samples: Callable[[], ServerSamples | None]) -> None:
+    def __init__(self, samples: ServerSamples | None) -> None:
         self._samples = samples
 
     def sample(self) -> dict[str, float | None]:
@@ -84,9 +84,8 @@ class ServerLines:
         ]
 
     def _present(self) -> list[ServerSample]:
-        samples = self._samples()
-        if samples is None:
+        if self._samples is None:
             return []
         limit_s = time.time() - STALE_S
-        present = [sample for sample in samples.latest() if sample.time_s >= limit_s]
+        present = [sample for sample in self._samples.latest() if sample.time_s >= limit_s]
         return sorted(present, key=lambda sample: sample.server)[:MOST_SERVERS]

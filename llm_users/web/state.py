@@ -73,8 +73,8 @@ class Course(Protocol):
 class LiveState:
     """The current run as a page shows it.
 
-    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None. ``servers`` returns
-    what reads the servers' own metrics, or None.
+    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None. ``servers`` reads the
+    servers' own metrics.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LiveState:
         environment: Any,
         objectives: Callable[[str], list[dict[str, Any]]],
         search: Callable[[], dict[str, Any] | None],
-        servers: Callable[[], ServerSamples | None] = lambda: None,
+        servers: ServerSamples | None = None,
     ) -> None:
         self.coordinator = coordinator
         self._servers = ServerLines(servers)

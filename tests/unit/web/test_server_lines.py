@@ -28,7 +28,7 @@ class Answers:
 
 
 def lines_of(answers: Sequence[Answer]) -> ServerLines:
-    return ServerLines(lambda: Answers(answers))
+    return ServerLines(Answers(answers))
 
 
 def test_counts_and_rates_of_several_servers_are_added_and_shares_are_those_of_the_busiest() -> None:
@@ -64,4 +64,4 @@ def test_a_silent_server_has_no_values_and_no_text_shows_a_secret() -> None:
     (shown,) = lines.latest()
     assert "secret-of-a-server" not in shown["server"]
     assert shown["metrics"] == {}
-    assert ServerLines(lambda: None).latest() == []
+    assert ServerLines(None).latest() == []
