@@ -164,7 +164,7 @@ window.LLMLiveCharts = (() => {
       height: window.innerWidth > 2000 ? 320 : 210,
       x: { label: "Since the start", span: true, tight: true },
       y: { label: spec.y, zero: true, log, room: 0.12 },
-      legend: series.length > 1,
+      legend: series.length > 1 || Boolean(spec.ifAny),
       bands,
       marks: marksOf(spec, series, objectives, scale),
       series,
