@@ -1,8 +1,8 @@
 """Take the pictures of the LLM tab in docs/images: ``.venv/bin/python -m tests.system.browser.pictures``.
 
-The command starts a sweep on the simulated endpoint and takes pictures in its last stage, light and dark. The pictures of
-the charts with the server's metrics do not show the client's health. The command takes no others and exits with code 1
-if a finished stage does not have the client health "ok", or if the tab shows a banner.
+The command starts a sweep on the simulated endpoint and takes pictures in its last stage, light and dark: the charts
+with the server's metrics, then the top of the tab. It takes none of the top and exits with code 1 if a finished stage
+does not have the client health "ok", or if the tab shows a banner.
 """
 
 from __future__ import annotations
