@@ -1,4 +1,4 @@
-"""Writes options.md, columns.md and simulator.md from the tables in the code, and the modules in CONTRIBUTING.md.
+"""Writes options.md, columns.md, simulator.md and the table of prometheus.md from the code, and CONTRIBUTING.md's list.
 
 A test compares them.
 """
@@ -18,9 +18,11 @@ from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, SERVER_METRI
 from llm_users.server_metrics.engines import METRICS
 from llm_users.simulator.bedrock.model_routes import TABLE
 from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
+from llm_users.web.prometheus import METRICS
 
 DOCS = Path(__file__).resolve().parent
 _MODULES = "<!-- Begin of the list by `make docs`. -->", "<!-- End of the list. -->"
+_METRICS_TABLE = "<!-- Begin of the table by `make docs`. -->", "<!-- End of the table. -->"
 _PACKAGES = "llm_users", "reports/llm_reports"
 _FAULTS_COMMAND = """```sh
 llm-bench --headless --llm-simulator ttft=150ms,itl=12ms,fault=reset:0.01+stall@20:0.01,error=429:0.03 \\
@@ -205,8 +207,21 @@ def pages() -> dict[str, str]:
         "options.md": options(),
         "columns.md": columns(),
         "simulator.md": simulator(),
+        "prometheus.md": prometheus(),
         "../CONTRIBUTING.md": contributing(),
     }
+
+
+def prometheus() -> str:
+    """docs/prometheus.md with the table of metrics."""
+    page = (DOCS / "prometheus.md").read_text(encoding="utf-8")
+    head = ["metric", "type", "labels", "meaning"]
+    rows = [
+        [f"`{metric.name}`", metric.type, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning]
+        for metric in METRICS
+    ]
+    before, after = (page.index(mark) for mark in _METRICS_TABLE)
+    return f"{page[:before]}{_METRICS_TABLE[0]}\n\n{table(head, rows)}\n\n{page[after:]}"
 
 
 def contributing() -> str:

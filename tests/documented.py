@@ -48,6 +48,7 @@ STAND_INS = {
     "-r": "2",
     "--processes": "2",
     "--expect-workers": "2",
+    "--autoquit": "1",
 }
 # Added to every run, to make it short.
 SHORT = ("--llm-requests", "4", "--llm-input-tokens", "30,5", "--llm-output-tokens", "8,2", "--llm-ramp", "0.1s",

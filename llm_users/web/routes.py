@@ -14,9 +14,12 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, abort, request
 
+from llm_users.load.protocol.messages import Live
 from llm_users.run_files import REPORT_HTML, SUMMARY_CSV
 from llm_users.web.downloads import Downloads
 from llm_users.web.html_section import inject, with_section
+from llm_users.web.prometheus import PrometheusMetrics
+from llm_users.web.server_lines import ServerSamples
 from llm_users.web.start_form import Starting, form_groups, prepare_form
 from llm_users.web.state import Course, LiveState
 
@@ -65,7 +68,7 @@ _POLICY = (
 
 
 class LiveTab:
-    """The objects of the tab in a process: the state of the run, its routes, its downloads.
+    """The objects of the tab in a process: the state of the run, its metrics, its routes, its downloads.
 
     Create it once, at ``init``, before the web interface serves its first request.
     """
@@ -76,13 +79,20 @@ class LiveTab:
         coordinator: Course,
         objectives: Callable[[str], list[dict[str, Any]]],
         search: Callable[[], dict[str, Any] | None],
+        servers: ServerSamples | None = None,
     ) -> None:
-        self.state = LiveState(coordinator, environment, objectives, search)
+        self.state = LiveState(coordinator, environment, objectives, search, servers)
+        self.metrics = PrometheusMetrics(coordinator, environment, self.state)
         self.downloads = Downloads(self.state)
         environment.events.reset_stats.add_listener(lambda **_: self.state.forget_samples())
         self._add_routes(environment.web_ui)
         environment.web_ui.app.after_request(Starting(environment.runner).corrected)
         self.state.start()
+
+    def on_live(self, message: Live) -> None:
+        """Add the live metrics of a worker of the present run."""
+        self.state.on_live(message)
+        self.metrics.on_live(message)
 
     def close(self) -> None:
         """Stop the state updates and delete the downloads."""
@@ -108,6 +118,12 @@ class LiveTab:
             response.headers["Content-Security-Policy"] = _POLICY
             return _fresh(response)
 
+        def prometheus() -> Response:
+            body, content_type = self.metrics.page(request.headers.get("Accept", ""))
+            response = Response(body, content_type=content_type)
+            response.headers["Cache-Control"] = "no-store"
+            return response
+
         def asset(name: str) -> Response:
             if name not in FILES:
                 abort(404)
@@ -127,6 +143,7 @@ class LiveTab:
             "/llm": alone,
             "/llm/assets/<name>": asset,
             "/llm/state.json": state_json,
+            "/llm/metrics": prometheus,
             "/llm/download/<kind>": self.downloads.response,
         }
         for rule, view in views.items():

@@ -13,6 +13,7 @@ from typing import Any
 
 from llm_users.quantile import DurationHistogram
 from llm_users.record import COL
+from llm_users.web.server_lines import COLUMNS as SERVER_COLUMNS
 
 WINDOW_TICKS = 10
 """Percentiles cover the last ten seconds: long enough for a p95 at a few requests per second."""
@@ -29,7 +30,7 @@ SERIES = (
     "gap_p50", "gap_p95", "gap_p99",
     "tpot_p50", "tpot_p95", "tpot_p99",
     "tokens_per_s", "requests_per_s", "in_flight", "users", COL.rate_per_s, "errors_per_s", "throttled_per_s",
-    "lag_p99", "cpu_max", "cpu_mean", "stage",
+    "lag_p99", "cpu_max", "cpu_mean", "stage", *SERVER_COLUMNS,
 )  # fmt: skip
 
 

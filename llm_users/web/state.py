@@ -12,14 +12,16 @@ from typing import Any, Protocol
 
 import gevent
 
+from llm_users.collect.client_health import verdict
 from llm_users.collect.writer import RunWriter
 from llm_users.load.protocol.messages import Live
-from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, StagePlan
+from llm_users.load.protocol.stage import DRAIN, IDLE, MEASURE, RAMP, WARMUP, Phase, StagePlan
 from llm_users.options.table import Options
 from llm_users.record import COL, RequestRecord
 from llm_users.secrets import redact
 from llm_users.web.banners import Seen, banners
 from llm_users.web.samples import WINDOW_TICKS, History, Rate, SlidingHistogram
+from llm_users.web.server_lines import ServerLines, ServerSamples
 from llm_users.web.stage_series import RunTotals, StageSeries, load_fields
 from llm_users.web.workers import Workers
 
@@ -30,7 +32,12 @@ PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _TIMES = ("ttft", "gap", "tpot")
 _RATES = ("tokens", "requests", "failed", "throttled")
 _PHASES: dict[str, str] = {RAMP: "RAMP", WARMUP: "WARM-UP", MEASURE: "MEASURE", DRAIN: "DRAIN"}
-_ORDER = (MEASURE, WARMUP, RAMP, DRAIN)  # the phase of a stage is the first of these phases that any process has
+_ORDER: tuple[Phase, ...] = (
+    MEASURE,
+    WARMUP,
+    RAMP,
+    DRAIN,
+)  # the phase of a stage is the first of these phases that any process has
 _STATES = {"ready": "ready", "spawning": "spawning", "running": "running", "cleanup": "stopping"}
 
 
@@ -66,7 +73,8 @@ class Course(Protocol):
 class LiveState:
     """The current run as a page shows it.
 
-    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None.
+    ``objectives`` parses ``--llm-slo``. ``search`` returns the load search of the run, or None. ``servers`` reads the
+    servers' own metrics.
     """
 
     def __init__(
@@ -75,8 +83,10 @@ class LiveState:
         environment: Any,
         objectives: Callable[[str], list[dict[str, Any]]],
         search: Callable[[], dict[str, Any] | None],
+        servers: ServerSamples | None = None,
     ) -> None:
         self.coordinator = coordinator
+        self._servers = ServerLines(servers)
         self._environment = environment
         self._parse_objectives = objectives
         self._search_entry = search
@@ -193,6 +203,7 @@ class LiveState:
             COL.rate_per_s: self._target_rate(plan) if plan else None,
             "lag_p99": self._workers.lag_p99,
             **self._workers.cpu(),
+            **self._servers.sample(),
             "stage": plan.stage if plan else None,
         }
         for name, window in self._times.items():
@@ -224,11 +235,34 @@ class LiveState:
             running.pop(record.stage, None)
             self._closed += 1
 
-    def _phase(self, stage: int) -> str:
+    def _phase(self, stage: int) -> Phase:
         phases = {metrics.phase for metrics in self._workers.in_stage(stage)}
         if phases == {IDLE}:
             return DRAIN  # all processes have finished the stage
         return next((phase for phase in _ORDER if phase in phases), RAMP)
+
+    @property
+    def workers(self) -> Workers:
+        """Return the workers of the run by their last live metrics."""
+        return self._workers
+
+    @property
+    def phase(self) -> Phase:
+        """Return the phase of the present stage; ``idle`` between runs."""
+        plan = self.coordinator.plan
+        return IDLE if plan is None else self._phase(plan.stage)
+
+    @property
+    def target_rate_per_s(self) -> float | None:
+        """Return the present target rate of an open loop in requests/s, or None in a closed loop or between runs."""
+        plan = self.coordinator.plan
+        return None if plan is None else self._target_rate(plan)
+
+    @property
+    def health(self) -> str | None:
+        """Return the client health of the last ten seconds, or None while it is unknown or between runs."""
+        stage = self._workers.as_stage() if self.coordinator.active else None
+        return None if stage is None else verdict(stage)
 
     # Output.
 
@@ -245,11 +279,12 @@ class LiveState:
             "state": self._run_state(),
             "now_s": self._now_s,
             "interval_s": INTERVAL_S,
-            "about": self._about(),
+            "about": self.about(),
             "progress": self._progress(),
             "window_s": WINDOW_TICKS * INTERVAL_S,
             "samples": samples,
             "workers": self._workers.rows(coordinator.worker_names),
+            "server": self._servers.latest() if coordinator.active else [],
             "stages": self._stages(),
             "totals": self._whole_run(),
             "search": self._search(),
@@ -299,7 +334,8 @@ class LiveState:
             "points": [point | {"reason": redact(point["reason"])} for point in entry["points"]],
         }
 
-    def _about(self) -> dict[str, str]:
+    def about(self) -> dict[str, str]:
+        """Return host, model, framework and API of the run as texts without secrets; "" if they are unknown."""
         options, seen = self.coordinator.options, self._seen
         about = {
             "host": self._environment.host or "",

@@ -323,8 +323,10 @@ class CoordinatorRole:
         self._web_start = WebStart(
             self.environment, self._options, install_shape=self._install_shape, check_options=self._check_form
         )
-        self._tab = LiveTab(self.environment, self.coordinator, run_report.objectives_of, self._search_entry)
-        self._register(messages.Live, self._tab.state.on_live)
+        self._tab = LiveTab(
+            self.environment, self.coordinator, run_report.objectives_of, self._search_entry, self._server_metrics
+        )
+        self._register(messages.Live, self._tab.on_live)
 
     @property
     def withholds_keys(self) -> bool:

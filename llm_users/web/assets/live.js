@@ -24,12 +24,13 @@ window.LLMLive = (() => {
       PARTS.banners(),
       PARTS.progress(),
       PARTS.figures(),
+      PARTS.server(),
       PARTS.search(),
       PARTS.stages(),
       PARTS.workers(),
       PARTS.downloads((kind) => new URL(`download/${encodeURIComponent(kind)}`, base).href),
     ];
-    const [banners, progress, figures, search, stages, workers, downloads] = parts;
+    const [banners, progress, figures, server, search, stages, workers, downloads] = parts;
     const curves = window.LLMLiveCharts.curves();
     const overTime = window.LLMLiveCharts.overTime();
     const note = make("p", { className: "llm-soft" });
@@ -48,6 +49,7 @@ window.LLMLive = (() => {
       banners.element,
       progress.element,
       figures.element,
+      server.element,
       search.element,
       stages.element,
       make(

@@ -1,4 +1,4 @@
-// The charts of the live page: nine with a common time axis, two of throughput against latency. The module reads a
+// The charts of the live page: eleven with a common time axis, two of throughput against latency. The module reads a
 // history and the list of stages, and draws with window.LLMCharts.
 "use strict";
 
@@ -12,7 +12,8 @@ window.LLMLiveCharts = (() => {
   const P95 = { colour: "p95", dash: [7, 3] };
   const P99 = { colour: "p99", dash: [2, 3] };
 
-  // Each line: column of the history, name in the legend, style.
+  // Each line: column of the history, name in the legend, style. A chart with ifAny is hidden without values: the
+  // metrics of a server are known only if it has them and they are read.
   const OVER_TIME = [
     {
       id: "ttft", title: "Time to first token", y: "Seconds", text: seconds, metric: "ttft", log: true,
@@ -42,7 +43,10 @@ window.LLMLiveCharts = (() => {
     },
     {
       id: "tokens", title: "Output tokens per second", y: "Tokens/s", text: plain,
-      lines: [{ column: "tokens_per_s", name: "tokens/s", colour: "ok", kind: "area", dash: [] }],
+      lines: [
+        { column: "tokens_per_s", name: "tokens/s", colour: "ok", kind: "area", dash: [] },
+        { column: "server_tokens_per_s", name: "by the server", colour: "soft", dash: [7, 3], ifAny: true },
+      ],
     },
     {
       id: "requests", title: "Requests per second", y: "Requests/s", text: plain,
@@ -56,6 +60,20 @@ window.LLMLiveCharts = (() => {
       lines: [
         { column: "in_flight", name: "in flight", colour: "ok", kind: "area", dash: [] },
         { column: "users", name: "target users", colour: "soft", dash: [7, 3], ifAny: true },
+      ],
+    },
+    {
+      id: "server", title: "Server: requests", y: "Requests", text: plain, ifAny: true,
+      lines: [
+        { column: "server_running", name: "running", colour: "p50", dash: [] },
+        { column: "server_waiting", name: "waiting", colour: "p95", dash: [7, 3], ifAny: true },
+      ],
+    },
+    {
+      id: "server-share", title: "Server: KV cache and GPU", y: "%", text: share, scale: 100, ifAny: true,
+      lines: [
+        { column: "server_kv_cache", name: "KV cache", colour: "p50", dash: [], ifAny: true },
+        { column: "server_gpu", name: "GPU", colour: "p99", dash: [7, 3], ifAny: true },
       ],
     },
     {
@@ -106,6 +124,8 @@ window.LLMLiveCharts = (() => {
       const bands = bandsOf(t, (columns.stage || []).slice(from), stages);
       for (const each of drawn) {
         const options = optionsOf(each.spec, columns, from, t, shown, bands, objectives);
+        each.element.hidden = Boolean(each.spec.ifAny) && !linesOf(each.spec, columns).some(hasValues(columns));
+        if (each.element.hidden) continue;
         write(each.now, shown.over ? "" : nowOf(each.spec, columns));
         if (each.chart) each.chart.set({ ...options, keepZoom: shown.same });
         else each.chart = xy(each.host, { ...options, onZoom: (zoom) => zoomAll(each, zoom) });
@@ -114,7 +134,7 @@ window.LLMLiveCharts = (() => {
 
     // The charts share one time axis: a zoom in one chart applies to all.
     function zoomAll(source, zoom) {
-      for (const each of drawn) if (each !== source) each.chart.zoomX(zoom && zoom.x);
+      for (const each of drawn) if (each !== source) each.chart?.zoomX(zoom && zoom.x);
     }
 
     return { element: grid, draw };
@@ -144,7 +164,7 @@ window.LLMLiveCharts = (() => {
       height: window.innerWidth > 2000 ? 320 : 210,
       x: { label: "Since the start", span: true, tight: true },
       y: { label: spec.y, zero: true, log, room: 0.12 },
-      legend: series.length > 1,
+      legend: series.length > 1 || Boolean(spec.ifAny),
       bands,
       marks: marksOf(spec, series, objectives, scale),
       series,
@@ -161,8 +181,8 @@ window.LLMLiveCharts = (() => {
 
   // A chart omits a line without values: the target is the users of a closed loop or the rate of an open loop, and a
   // single worker has no mean.
-  const linesOf = (spec, columns) =>
-    spec.lines.filter(({ column, ifAny }) => !ifAny || (columns[column] || []).some(some));
+  const hasValues = (columns) => ({ column }) => (columns[column] || []).some(some);
+  const linesOf = (spec, columns) => spec.lines.filter((line) => !line.ifAny || hasValues(columns)(line));
 
   // Ranges of the time axis by stage, named by their load.
   function bandsOf(t, stage, stages) {

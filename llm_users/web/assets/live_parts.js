@@ -201,6 +201,38 @@ window.LLMParts = (() => {
     };
   }
 
+  // ---- the server's own metrics
+
+  const SERVER = [
+    ["requests_running", (value) => `${plain(value)} running`],
+    ["requests_waiting", (value) => `${plain(value)} waiting`],
+    ["kv_cache_usage", (value) => `KV cache ${percent(value)}`],
+    ["prompt_tokens", (value) => `${plain(value)} prompt tokens/s`],
+    ["generation_tokens", (value) => `${plain(value)} output tokens/s`],
+    ["gpu_utilization", (value) => `GPU ${percent(value)}`],
+  ]; // prettier-ignore
+
+  function server() {
+    const element = make("div", { className: "llm-card llm-server", id: "llm-server-now", hidden: true });
+    return {
+      element,
+      show({ server: servers = [] }) {
+        element.hidden = !servers.length;
+        while (element.children.length > servers.length) element.lastChild.remove();
+        while (element.children.length < servers.length) {
+          element.append(make("p", {}, make("strong"), make("span"), make("span", { className: "llm-soft" })));
+        }
+        servers.forEach(({ engine, server: address, metrics }, k) => {
+          const [name, values, where] = element.children[k].children;
+          const known = SERVER.filter(([metric]) => some(metrics[metric]));
+          write(name, `Server${engine ? ` (${engine})` : ""}: `);
+          write(values, known.map(([metric, text]) => text(metrics[metric])).join(" · ") || "no values yet");
+          write(where, ` ${address}`);
+        });
+      },
+    };
+  }
+
   // ---- load search
 
   function search() {
@@ -397,5 +429,5 @@ window.LLMParts = (() => {
     };
   }
 
-  return { banners, progress, figures, search, stages, workers, downloads };
+  return { banners, progress, figures, server, search, stages, workers, downloads };
 })();

@@ -1,7 +1,8 @@
 """Take the pictures of the LLM tab in docs/images: ``.venv/bin/python -m tests.system.browser.pictures``.
 
-The command starts a sweep on the simulated endpoint and takes two pictures, light and dark, in its last stage. It takes
-none and exits with code 1 if a finished stage does not have the client health "ok", or if the tab shows a banner.
+The command starts a sweep on the simulated endpoint and takes pictures in its last stage, light and dark: the charts
+with the server's metrics, then the top of the tab. It takes none of the top and exits with code 1 if a finished stage
+does not have the client health "ok", or if the tab shows a banner.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.ports import free_port
 from tests.project import ROOT
@@ -27,8 +28,9 @@ FOLDER = ROOT / "docs" / "images"
 SWEEP = (1, 2, 4, 8, 16)
 WIDTH = 1280  # the tables stand side by side from 1250 px
 RUN = (
-    "--llm-simulator", "ttft=150ms,itl=7ms,jitter=0.1,capacity=8", "--llm-sweep", ",".join(map(str, SWEEP)),
-    "--llm-stage-time", "30s", "--llm-slo", "ttft_p95<0.25,tpot_p95<0.012", "--autostart",
+    "--llm-simulator", "ttft=150ms,itl=7ms,jitter=0.1,capacity=8,metrics=vllm",
+    "--llm-sweep", ",".join(map(str, SWEEP)), "--llm-stage-time", "30s",
+    "--llm-slo", "ttft_p95<0.25,tpot_p95<0.012", "--autostart",
 )  # fmt: skip
 
 
@@ -49,12 +51,13 @@ def main() -> int:
 
 
 def take(browser: Browser, root: str) -> int:
-    """Open the tab in the last stage, and take both pictures when the browser no longer disturbs the client."""
+    """Open the tab in the last stage, and take the pictures when the browser no longer disturbs the client."""
     await_state(root, lambda state: _is_in_last_stage(state) and state["progress"]["phase"] == "MEASURE")
     page = browser.new_page(viewport={"width": WIDTH, "height": 900})
     page.goto(f"{root}/?tab=llm")
     page.wait_for_selector("#llm-curve-ttft canvas")
     page.wait_for_timeout(14_000)  # the health of the last 10 s
+    take_server(page)
     state = await_state(root, lambda state: not state["banners"] or not _is_in_last_stage(state))
     health = {str(row["concurrency"]): row["health"] for row in state["stages"] if row["finished"]}
     if set(health.values()) != {"ok"} or not _is_in_last_stage(state):
@@ -70,6 +73,20 @@ def take(browser: Browser, root: str) -> int:
         page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
         print(path)
     return 0
+
+
+def take_server(page: Page) -> None:
+    """Take the pictures of the charts from the output tokens to the server's metrics."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.wait_for_timeout(1000)
+        first, last = (page.locator(f"figure:has(#llm-{chart})").bounding_box() for chart in ("tokens", "server"))
+        assert first is not None
+        assert last is not None
+        top, bottom = first["y"] - 8, last["y"] + last["height"] + 8
+        path = FOLDER / f"live-tab-server-{scheme}.png"
+        page.screenshot(path=path, full_page=True, clip={"x": 0, "y": top, "width": WIDTH, "height": bottom - top})
+        print(path)
 
 
 def _is_in_last_stage(state: dict[str, Any]) -> bool:

@@ -77,12 +77,18 @@ def compose_file(**variables: str) -> dict[str, Any]:
     return dict(interpolate(yaml.safe_load(COMPOSE.read_text()), {"LLM_HOST": ENDPOINT, **variables}))
 
 
-def compose_processes(**variables: str) -> list[Process]:
+def compose_services(*, profile: str | None = None, **variables: str) -> dict[str, dict[str, Any]]:
+    """The services that start with a profile only, or those that always start."""
     services = compose_file(**variables)["services"]
+    wanted = [] if profile is None else [profile]
+    return {name: service for name, service in services.items() if service.get("profiles", []) == wanted}
+
+
+def compose_processes(**variables: str) -> list[Process]:
     return [
         Process(name, service["command"], service.get("environment", {}), service.get("secrets", []),
                 service["deploy"].get("replicas", 1))
-        for name, service in services.items()
+        for name, service in compose_services(**variables).items()
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from tests.system.deploy.manifests import (
     Process,
     compose_file,
     compose_processes,
+    compose_services,
     documents,
     job_processes,
     of_kind,
@@ -198,7 +199,7 @@ def test_the_compose_file_is_valid() -> None:
     options.apply_merge = True
     parsed = options.from_yaml(COMPOSE.read_text())
     parsed.validate()
-    assert sorted(parsed.service_names()) == ["master", "worker"]
+    assert sorted(parsed.service_names()) == ["grafana", "master", "prometheus", "worker"]
     with pytest.raises(ValueError, match="stop_grace_periode"):
         options.from_yaml(COMPOSE.read_text().replace("stop_grace_period", "stop_grace_periode", 1))
 
@@ -217,9 +218,11 @@ def test_every_option_that_is_written_exists() -> None:
 
 
 def test_one_image_everywhere_named_after_the_version() -> None:
+    others = {service["image"] for service in compose_services(profile="monitoring").values()}
+    assert all(re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", image) for image in others), "versions are pinned"
     for path in FILES:
         images = re.findall(r"(?:image: |--tag )(\S+)", path.read_text())
-        assert set(images) <= {IMAGE}, path
+        assert set(images) <= {IMAGE, *others}, path
     assert {container["image"] for pod in pods().values() for container in pod["containers"]} == {IMAGE}
 
 
@@ -279,7 +282,7 @@ def test_result_files_end_in_a_volume() -> None:
         (volume,) = (m["name"] for m in pod["containers"][0]["volumeMounts"] if m["mountPath"] == "/results")
         (claim,) = (v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if v["name"] == volume)
         assert claim == "llm-results"
-    for service in compose_file()["services"].values():
+    for service in compose_services().values():
         assert service["volumes"] == ["results:/results"]
 
 
@@ -328,6 +331,7 @@ def test_everything_is_limited_and_has_time_to_end() -> None:
         assert not pods()[name]["enableServiceLinks"], "LLM_MASTER_PORT=tcp://... and the like stay out"
     for service in compose_file()["services"].values():
         assert {"cpus", "memory"} <= service["deploy"]["resources"]["limits"].keys()
+    for service in compose_services().values():
         assert int(service["stop_grace_period"].removesuffix("s")) >= 3 * INTERRUPTED_GRACE_S
 
 

@@ -55,7 +55,7 @@ def live_metrics_of(process: int, run: str) -> tuple[list[bytes], float]:
     streams = [Chunks() for _ in range(STREAMS)]
     now_ns = [time.monotonic_ns() - int(rng.random() * 1e9) for _ in streams]
     for stream, start_ns in zip(streams, now_ns, strict=True):
-        reporter.began(stream, stream, start_ns - int(rng.lognormvariate(-1.5, 0.4) * 1e9))
+        reporter.began(stream, stream, start_ns - int(rng.lognormvariate(-1.5, 0.4) * 1e9), lambda: None)
     cpu_s = 0.0
     for _ in range(10):
         for place, stream in enumerate(streams):
@@ -103,7 +103,7 @@ def measure(seconds: float) -> dict[str, float]:
         environment.create_local_runner()
         port = free_port()
         web_ui = environment.create_web_ui("127.0.0.1", port, delayed_start=True)
-        tab = LiveTab(environment, coordinator, objectives_of)
+        tab = LiveTab(environment, coordinator, objectives_of, lambda: None)
         coordinator.begin(Options(sweep=(PROCESSES * STREAMS,), requests=10**6), users=0, run_s=None)
         assert coordinator.writer is not None
         made = [live_metrics_of(rank, coordinator.writer.run_id) for rank in range(PROCESSES)]
@@ -111,7 +111,7 @@ def measure(seconds: float) -> dict[str, float]:
         for _ in range(MOST_SAMPLES):
             tab.state._history.add({"t": 0.12345, **dict.fromkeys(("ttft_p50", "gap_p50", "tpot_p50"), 0.012345)})
         web_ui.start()
-        gevent.spawn(report, tab.state, [packed for packed, _ in made])
+        gevent.spawn(report, tab, [packed for packed, _ in made])
         gevent.sleep(12)  # the windows are full
         share, sizes = watched(f"http://127.0.0.1:{port}", seconds)
         cpu_s = time.process_time()
@@ -129,7 +129,7 @@ def measure(seconds: float) -> dict[str, float]:
     }
 
 
-def report(state: Any, live_metrics: list[list[bytes]]) -> None:
+def report(tab: Any, live_metrics: list[list[bytes]]) -> None:
     """Live metrics and rows as they would come in, for ever."""
     import gevent
     import msgpack
@@ -141,13 +141,14 @@ def report(state: Any, live_metrics: list[list[bytes]]) -> None:
     rng = random.Random(1)
     for second in itertools.count():
         for packed in live_metrics:
-            state.on_live(msgspec.convert(msgpack.loads(packed[second % 10], strict_map_key=False), Live))
+            tab.on_live(msgspec.convert(msgpack.loads(packed[second % 10], strict_map_key=False), Live))
             for _ in range(int(STREAMS / ANSWER_S)):
                 ttft_s = rng.lognormvariate(-1.5, 0.4)
-                row = RequestRecord(run_id=state.run, stage=1, measured=1, model="m", api="a", framework="f")
+                row = RequestRecord(run_id=tab.state.run, stage=1, measured=1, model="m", api="a", framework="f")
                 row.ttft_s, row.tpot_s, row.end_to_end_latency_s = ttft_s, ttft_s / 20, ttft_s * 10
                 row.request_output_throughput_token_per_s = 50.0
-                state.on_row(row)
+                tab.state.on_row(row)
+                tab.metrics.on_row(row)
             gevent.sleep(1 / PROCESSES)
 
 

@@ -24,7 +24,8 @@ FIGURES = ("median", "mean", "min", "max", "p25", "p75", "p95", "p99")
 SAMPLES = {
     "t", "ttft_p50", "ttft_p95", "ttft_p99", "gap_p50", "gap_p95", "gap_p99", "tpot_p50", "tpot_p95", "tpot_p99",
     "tokens_per_s", "requests_per_s", "in_flight", "users", "rate_per_s", "errors_per_s", "throttled_per_s", "lag_p99",
-    "cpu_max", "cpu_mean", "stage",
+    "cpu_max", "cpu_mean", "stage", "server_running", "server_waiting", "server_tokens_per_s", "server_kv_cache",
+    "server_gpu",
 }  # fmt: skip
 
 
