@@ -577,8 +577,10 @@ class ServerMetricRecord:
     engine: str = _column("", "vllm, sglang, llamacpp, tgi, triton, dcgm", str, "")
     metric: str = _column("", "name of the metric here, such as requests_running or ttft_s", str, "")
     kind: str = _column("", "gauge, counter or histogram", str, "")
-    scrapes: int = _column("count", "answers of the server in the stage that contained the metric", int, 0)
-    span_s: float | None = _column("s", "time between the first and the last of these answers")
+    scrapes: int = _column(
+        "count", "gauge: readings within the stage; else 2: one before and one after the stage", int, 0
+    )
+    span_s: float | None = _column("s", "time from the start of the users of the stage to the end of its last request")
     mean: float | None = _column("the metric's", "gauge: mean of the scrapes; histogram: mean of the new observations")
     minimum: float | None = _column("the metric's", "gauge: smallest value of the scrapes")
     maximum: float | None = _column("the metric's", "gauge: largest value of the scrapes")

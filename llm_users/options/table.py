@@ -553,7 +553,7 @@ class Options:
         "URL,...|off",
         "The server's own metrics to record beside the client's",
         details="Default: /metrics of each endpoint, if it answers with the metrics of a known server; never at "
-        "OpenAI, Azure and AWS",
+        "OpenAI, Anthropic, Azure and AWS",
     )
     chunk_times: bool = OUTPUT.switch("Also write the arrival time of every chunk")
     framework: str | None = OUTPUT.option(str, "NAME", "Name of the serving framework in tables and files")

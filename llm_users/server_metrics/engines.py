@@ -33,7 +33,12 @@ METRICS: Mapping[str, Metric] = {
     "preemptions": Metric(COUNTER, "count", "requests that lost their place in the KV cache and are computed again"),
     "prefix_cache_queries": Metric(COUNTER, "tokens", "prompt tokens that were looked up in the prefix cache"),
     "prefix_cache_hits": Metric(COUNTER, "tokens", "prompt tokens that were found there"),
-    "prefix_cache_hit_rate": Metric(GAUGE, "share", "prefix_cache_hits / prefix_cache_queries", averaged=True),
+    "prefix_cache_hit_rate": Metric(
+        GAUGE,
+        "share",
+        "prefix_cache_hits / prefix_cache_queries, or cached_prompt_tokens / prompt_tokens",
+        averaged=True,
+    ),
     "prompt_tokens": Metric(COUNTER, "tokens", "prompt tokens"),
     "cached_prompt_tokens": Metric(COUNTER, "tokens", "prompt tokens that were read from a cache"),
     "generation_tokens": Metric(COUNTER, "tokens", "generated tokens"),
@@ -98,7 +103,8 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "requests_running": _names("sglang:num_running_reqs"),
         "requests_waiting": _names("sglang:num_queue_reqs"),
         "kv_cache_usage": _names("sglang:token_usage"),
-        "prefix_cache_hit_rate": _names("sglang:cache_hit_rate"),
+        "preemptions": _names("sglang:num_retracted_requests_total"),
+        "speculative_acceptance": _names("sglang:spec_accept_rate"),
         "prompt_tokens": _names("sglang:prompt_tokens_total"),
         "cached_prompt_tokens": _names("sglang:cached_tokens_total"),
         "generation_tokens": _names("sglang:generation_tokens_total"),
@@ -147,7 +153,7 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "cached_prompt_tokens": _names("trtllm_prompt_cached_tokens_total"),
         "draft_tokens": _names("trtllm_spec_decode_drafted_tokens_total"),
         "accepted_tokens": _names("trtllm_spec_decode_accepted_tokens_total"),
-        "requests_finished": _names("nv_inference_request_success", "trtllm_request_success_total"),
+        "requests_finished": _names("trtllm_request_success_total"),
         "ttft_s": (
             Source("nv_inference_first_response_histogram_ms", 1e-3),
             Source("trtllm_time_to_first_token_seconds"),
@@ -171,8 +177,9 @@ ADDED: Mapping[str, Mapping[str, str]] = {"llamacpp": {"prompt_tokens": "cached_
 """Counters of an engine that leave out a part, which is another counter: llama.cpp's prompt tokens are the computed
 ones."""
 
-RATIOS: Mapping[str, tuple[str, str]] = {
-    "prefix_cache_hit_rate": ("prefix_cache_hits", "prefix_cache_queries"),
-    "speculative_acceptance": ("accepted_tokens", "draft_tokens"),
+RATIOS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "prefix_cache_hit_rate": (("prefix_cache_hits", "prefix_cache_queries"), ("cached_prompt_tokens", "prompt_tokens")),
+    "speculative_acceptance": (("accepted_tokens", "draft_tokens"),),
 }
-"""Shares that follow from the increases of two counters over a stage, unless the server publishes the share itself."""
+"""Shares that follow from the increases of two counters over a stage, unless the server publishes the share itself. The
+first pair that the server publishes is used."""

@@ -13,15 +13,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import gevent
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from llm_users.secrets import redact_start
-from llm_users.server_metrics.engines import ADDED, COUNTER, ENGINES, HISTOGRAM, METRICS, Source
+from llm_users.server_metrics.engines import ADDED, ENGINES, HISTOGRAM, METRICS, Source
 
-_MOST_LINES = 20_000
-"""The most lines of the table that one answer may have. A server with 1,000 label sets has fewer."""
+_MOST_LINES = 5_000
+"""The most lines of the table that one answer may have. A server with 30 label sets has fewer."""
+
+_LONGEST_LINE = 4096
+"""The longest line in bytes. The time to parse a line grows with the square of its length."""
+
+_SAMPLES_PER_YIELD = 50
+"""Number of samples to parse before other greenlets may run: about 1 ms."""
+
+_HIGHEST_SHARE = 1.001
+"""A share above this value is not a share; rounding can make it a little more than 1."""
 
 OPENMETRICS = "application/openmetrics-text"
 """The content type of the other text format, which has its own parser."""
@@ -66,23 +76,7 @@ def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Re
 
     Raises ``NotMetrics``.
     """
-    patterns = _WHOLE if histograms else _VALUES
-    lines = patterns[engine].findall(b"\n" + body)
-    if len(lines) > _MOST_LINES:
-        raise NotMetrics(f"answers with {len(lines)} lines of known metrics, more than {_MOST_LINES}")
-    is_open = content_type.partition(";")[0].strip().lower() == OPENMETRICS
-    if is_open:
-        # Without the lines of the types, each name of a sample is a family, whose samples must follow each other.
-        lines = sorted((_EXEMPLAR.sub(b"", line) for line in lines), key=lambda line: line.partition(b"{")[0])
-    text = "".join(f"{line.decode(errors='replace')}\n" for line in lines)
-    try:
-        if is_open:
-            families = openmetrics_parser.text_string_to_metric_families(f"{text}# EOF\n")  # type: ignore[no-untyped-call]
-        else:
-            families = text_string_to_metric_families(text)
-        samples = _by_name(sample for family in families for sample in family.samples)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise NotMetrics(f"answers with text that cannot be parsed ({redact_start(str(error), 100)})") from None
+    samples = _samples_of(_lines(body, _WHOLE[engine] if histograms else _VALUES[engine]), content_type)
     reading = Reading(engine)
     for name, sources in ENGINES[engine].items():
         for source in sources:
@@ -98,44 +92,82 @@ def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Re
     return reading
 
 
+def _lines(body: bytes, pattern: re.Pattern[bytes]) -> list[bytes]:
+    """Return the lines of the table. Raises ``NotMetrics`` if they are too many or too long."""
+    lines = pattern.findall(b"\n" + body)
+    if len(lines) > _MOST_LINES:
+        raise NotMetrics(f"answers with {len(lines)} lines of known metrics, more than {_MOST_LINES}")
+    if max(map(len, lines), default=0) > _LONGEST_LINE:
+        raise NotMetrics(f"answers with a line of more than {_LONGEST_LINE} bytes")
+    return lines
+
+
+def _samples_of(lines: list[bytes], content_type: str) -> Mapping[str, list[Sample]]:
+    """Parse the lines in the format that the content type names. Raises ``NotMetrics``."""
+    is_open = content_type.partition(";")[0].strip().lower() == OPENMETRICS
+    if is_open:
+        # Without the lines of the types, each name of a sample is a family, whose samples must follow each other.
+        lines = sorted((_EXEMPLAR.sub(b"", line) for line in lines), key=lambda line: line.partition(b"{")[0])
+    text = "".join(f"{line.decode(errors='replace')}\n" for line in lines)
+    try:
+        if is_open:
+            families = openmetrics_parser.text_string_to_metric_families(f"{text}# EOF\n")  # type: ignore[no-untyped-call]
+        else:
+            families = text_string_to_metric_families(text)
+        return _by_name(sample for family in families for sample in family.samples)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise NotMetrics(f"answers with text that cannot be parsed ({redact_start(str(error), 100)})") from None
+
+
 def _by_name(samples: Iterable[Sample]) -> Mapping[str, list[Sample]]:
     by_name = defaultdict(list)
-    for sample in samples:
+    for count, sample in enumerate(samples, 1):
         by_name[sample.name].append(sample)
+        if count % _SAMPLES_PER_YIELD == 0:
+            gevent.sleep(0)
     return by_name
 
 
 def _matching(samples: Mapping[str, list[Sample]], source: Source, part: str = "") -> Iterator[Sample]:
-    """Yield the finite samples of a source."""
+    """Yield the samples of a source that have its labels."""
     for sample in samples.get(source.sample + part, ()):
-        has_labels = all(sample.labels.get(label) == value for label, value in source.labels.items())
-        if has_labels and math.isfinite(sample.value):
+        if all(sample.labels.get(label) == value for label, value in source.labels.items()):
             yield sample
 
 
+def _total(samples: Iterable[Sample], scale: float) -> float:
+    """Return the sum of the finite values, which is NaN if it is too large."""
+    try:
+        return math.fsum(sample.value for sample in samples if math.isfinite(sample.value)) * scale
+    except OverflowError:
+        return math.nan
+
+
 def _value(samples: Mapping[str, list[Sample]], source: Source, reading: Reading, name: str) -> bool:
-    values = [sample.value * source.scale for sample in _matching(samples, source)]
-    if not values:
+    """Add the value of a gauge or a counter unless it is impossible. Return whether the server publishes it."""
+    found = [sample for sample in _matching(samples, source) if math.isfinite(sample.value)]
+    if not found:
         return False
-    total = math.fsum(values)
-    if math.isfinite(total) and (METRICS[name].kind != COUNTER or total >= 0):
-        reading.values[name] = total / len(values) if METRICS[name].averaged else total
+    total, metric = _total(found, source.scale), METRICS[name]
+    value = total / len(found) if metric.averaged else total
+    if math.isfinite(value) and 0 <= value <= (_HIGHEST_SHARE if metric.unit == "share" else math.inf):
+        reading.values[name] = value
     return True
 
 
 def _histogram(samples: Mapping[str, list[Sample]], source: Source, reading: Reading, name: str) -> bool:
-    value = HistogramValue()
+    """Add a histogram unless it is impossible. Return whether the server publishes it."""
+    counts = list(_matching(samples, source, "_count"))
+    if not counts:
+        return False
+    value = HistogramValue(total=_total(_matching(samples, source, "_sum"), source.scale), count=_total(counts, 1.0))
     for sample in _matching(samples, source, "_bucket"):
         try:
             value.buckets[float(sample.labels["le"]) * source.scale] += sample.value
         except (KeyError, ValueError):
             raise NotMetrics(f"answers with a bucket of {source.sample} without an upper bound") from None
-    counts = [sample.value for sample in _matching(samples, source, "_count")]
-    value.total = math.fsum(sample.value * source.scale for sample in _matching(samples, source, "_sum"))
-    value.count = math.fsum(counts)
-    if not counts:
-        return False
-    reading.histograms[name] = value
+    if all(map(math.isfinite, (value.total, value.count, *value.buckets.values()))):
+        reading.histograms[name] = value
     return True
 
 

@@ -47,8 +47,16 @@ class ServerMetrics:
     URLs, so a server without metrics is worth a note.
     """
 
-    def __init__(self, sources: Sequence[MetricsEndpoint], *, asked: bool, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[MetricsEndpoint],
+        *,
+        asked: bool,
+        note: Callable[[str], None],
+        interval_s: float = INTERVAL_S,
+    ) -> None:
         self._note = note
+        self._interval_s = interval_s
         self._numbers = 0
         self._samples: deque[Sample] = deque()
         self._stopped = False
@@ -88,13 +96,17 @@ class ServerMetrics:
 
     def stage_ends(self, stage: int, run_id: str) -> list[ServerMetricRecord]:
         """Read all metrics after the last request of a stage, and return its rows. Waits up to ``TIMEOUT_S``."""
-        if not any(server.is_open(stage) for server in self._servers):
-            return []
         ended_s = time.monotonic()
         gevent.sleep(_SETTLE_S)
         gevent.joinall([gevent.spawn(server.read_all) for server in self._servers])
         self._report()
-        return [row for server in self._servers for row in server.ends(stage, ended_s, run_id, self._note)]
+        rows = []
+        for server in self._servers:
+            found, problem = server.ends(stage, ended_s, run_id)
+            rows += found
+            if problem and not server.gave_up:
+                self._note(f"stage {stage} has no figures of the server: {server.source.url} {problem}")
+        return rows
 
     def stop(self) -> None:
         """Stop sampling and close the connections."""
@@ -106,7 +118,7 @@ class ServerMetrics:
 
     def _watch(self) -> None:
         while not self._stopped:
-            gevent.sleep(INTERVAL_S)
+            gevent.sleep(self._interval_s)
             for server in self._servers:
                 values = server.sample()
                 if values:
@@ -143,9 +155,6 @@ class _Watched:
     def gave_up(self) -> bool:
         return self._failures >= _MOST_FAILURES
 
-    def is_open(self, stage: int) -> bool:
-        return stage in self._windows
-
     def probe(self) -> None:
         """Find out which engine it is, and read all its metrics."""
         try:
@@ -181,16 +190,19 @@ class _Watched:
         return values
 
     def starts(self, stage: int) -> None:
+        """Open a stage, unless the reading before it is missing."""
         if self._whole is not None:
             self._windows[stage] = StageWindow(self._whole, time.monotonic())
 
-    def ends(self, stage: int, ended_s: float, run_id: str, note: Callable[[str], None]) -> list[ServerMetricRecord]:
+    def ends(self, stage: int, ended_s: float, run_id: str) -> tuple[list[ServerMetricRecord], str]:
+        """Return the rows of a stage, and why figures are missing."""
         window = self._windows.pop(stage, None)
-        if window is None or self._whole is None:
-            return []
-        if window.restarted(self._whole):
-            note(f"{self.source.url} restarted its counters in stage {stage}; the stage has no figures of the server")
-        return window.records(self._whole, ended_s, run_id=run_id, stage=stage, server=self.source.url)
+        if window is None:
+            return [], ""
+        if self._whole is None:
+            return [], self.problem
+        rows = window.records(self._whole, ended_s, run_id=run_id, stage=stage, server=self.source.url)
+        return rows, "restarted its counters" if window.restarted(self._whole) else ""
 
     def _read(self, *, histograms: bool) -> Reading | None:
         if self.gave_up:

@@ -56,7 +56,9 @@ class StageWindow:
         filled = {name for name in METRICS if self._fill_gauge(rows[name], name)}
         if not self.restarted(after):
             filled |= {name for name in METRICS if _fill_increase(rows[name], self._before, after)}
-            filled |= {name for name, parts in RATIOS.items() if name not in filled and _fill_ratio(rows, name, parts)}
+            for name, pairs in RATIOS.items():
+                if name not in filled and any(_fill_ratio(rows, name, pair) for pair in pairs):
+                    filled.add(name)
         return [row for name, row in rows.items() if name in filled]
 
     def _fill_gauge(self, row: ServerMetricRecord, name: str) -> bool:

@@ -11,12 +11,11 @@ from llm_users.collect.writer import RunWriter
 from llm_users.load.coordinator.coordinator import RunObserver
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, ServerMetricRecord
-from llm_users.server_metrics.endpoint import MetricsEndpoint
+from llm_users.server_metrics.endpoint import TIMEOUT_S, MetricsEndpoint
 from llm_users.server_metrics.sampler import Sample, ServerMetrics
-from llm_users.transport.connection import origin_of
-from llm_users.transport.errors import ConnectFailed
+from llm_users.transport.pool import Pool
 from llm_users.transport.proxies import Proxies
-from llm_users.transport.tls import TlsSettings, tls_context
+from llm_users.transport.tls import TlsSettings
 from llm_users.wiring.paid_endpoints import is_paid_url
 
 _COUNTS_DIFFER = 0.01
@@ -79,9 +78,10 @@ class RunServerMetrics(RunObserver):
         self._writer, self._note = writer, note
         self._sent.clear()
         urls = self._urls(options)
-        context = tls_context(TlsSettings.parse(options.client_cert, insecure=options.insecure))
+        tls = TlsSettings.parse(options.client_cert, insecure=options.insecure)
+        pool = Pool(TIMEOUT_S, tls=tls, proxies=Proxies(loopback=options.proxy_loopback))
         self._metrics = ServerMetrics(
-            [MetricsEndpoint(url, context if url.startswith("https") else None) for url in urls],
+            [MetricsEndpoint(url, pool) for url in urls],
             asked=options.server_metrics is not None,
             note=note,
         )
@@ -110,23 +110,14 @@ class RunServerMetrics(RunObserver):
     def _urls(self, options: Options) -> list[str]:
         if options.server_metrics is not None:
             return list(options.server_metrics)
-        proxies = Proxies(loopback=options.proxy_loopback)
         urls: dict[str, None] = {}
         for endpoint in self._endpoints(options):
             parts = urlsplit(endpoint)
-            if is_paid_url(endpoint) or _has_proxy(proxies, endpoint):
+            if is_paid_url(endpoint):
                 continue
             path = parts.path.rstrip("/").removesuffix("/v1")
             urls[f"{parts.scheme}://{parts.netloc}{path}/metrics"] = None
         return list(urls)
-
-
-def _has_proxy(proxies: Proxies, url: str) -> bool:
-    """Return whether requests go through a proxy, through which metrics are not read."""
-    try:
-        return proxies.of(origin_of(url)) is not None
-    except (ConnectFailed, ValueError):
-        return True
 
 
 def _difference(stage: int, rows: list[ServerMetricRecord], sent: _Sent) -> str:

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": set(),
     "prompts": set(),
     "simulator": set(),
-    "server_metrics": set(),
+    "server_metrics": {"transport"},
     "options": {"prompts"},
     "load.protocol": set(),
     "collect": {"load.protocol"},

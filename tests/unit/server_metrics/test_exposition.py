@@ -128,6 +128,36 @@ def test_broken_lines_are_one_error(line: bytes) -> None:
         read(line + b"\n", CLASSIC, engine="vllm", histograms=True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'vllm:num_requests_running{e="1"} 1e308\nvllm:num_requests_running{e="2"} 1e308\n',
+        "vllm:num_requests_running -5\n",
+        "vllm:kv_cache_usage_perc 42\n",
+        "vllm:generation_tokens_total -1\n",
+    ],
+)
+def test_impossible_values_are_left_out(text: str) -> None:
+    assert read(text.encode(), CLASSIC, engine="vllm", histograms=True).values == {}
+
+
+def test_values_that_are_too_large_after_scaling_are_left_out() -> None:
+    assert read(b"DCGM_FI_DEV_FB_USED 1e308\n", CLASSIC, engine="dcgm", histograms=True).values == {}
+
+
+def test_a_histogram_that_is_not_finite_is_left_out() -> None:
+    text = VLLM.replace(b'_sum{engine="0"} 0.75', b'_bucket{engine="0",le="1"} NaN')
+    assert read(text, CLASSIC, engine="vllm", histograms=True).histograms == {}
+
+
+def test_a_long_line_is_refused_before_it_is_parsed() -> None:
+    line = b'vllm:num_requests_running{m="' + b'\\"' * 400_000 + b'"} 1\n'
+    began_s = time.perf_counter()
+    with pytest.raises(NotMetrics, match="a line of more than 4096 bytes"):
+        read(line, CLASSIC, engine="vllm", histograms=False)
+    assert time.perf_counter() - began_s < 0.5
+
+
 def test_a_flood_of_label_sets_is_refused_before_it_is_parsed() -> None:
     flood = b"".join(b'vllm:num_requests_running{m="%d"} 1\n' % number for number in range(90_000))
     assert len(flood) < 4 * 2**20
@@ -155,5 +185,5 @@ def test_a_sample_of_50_kb_takes_at_most_a_millisecond() -> None:
 def test_the_tables_agree() -> None:
     used = {name for sources in ENGINES.values() for name in sources}
     assert used | set(RATIOS) == set(METRICS)
-    for name, parts in RATIOS.items():
-        assert {name, *parts} <= set(METRICS)
+    for name, pairs in RATIOS.items():
+        assert {name, *(part for pair in pairs for part in pair)} <= set(METRICS)
