@@ -29,7 +29,11 @@ _HEADERS = {
 
 
 class NoMetrics(Exception):
-    """The endpoint gave no metrics. The message says what it answered, as the end of a sentence."""
+    """The endpoint gave no metrics. The message says what it did: ``answers with status 404``."""
+
+
+class _TooLate(Exception):
+    """The time of a request is over."""
 
 
 class MetricsEndpoint:
@@ -50,7 +54,7 @@ class MetricsEndpoint:
         """Return the text and its content type. Raises ``NoMetrics``."""
         is_kept = self._connection.sock is not None
         try:
-            with gevent.Timeout(TIMEOUT_S, TimeoutError(f"no answer within {TIMEOUT_S:g} s")):
+            with gevent.Timeout(TIMEOUT_S, _TooLate):
                 try:
                     return self._answer()
                 except (ConnectionError, HTTPException):
@@ -58,9 +62,18 @@ class MetricsEndpoint:
                         raise
                     self.close()  # the server has closed the kept connection
                     return self._answer()
-        except (OSError, HTTPException, ValueError) as error:
+        except (_TooLate, TimeoutError):
             self.close()
-            raise NoMetrics(redact_start(str(error) or type(error).__name__, 200)) from None
+            raise NoMetrics(f"did not answer within {TIMEOUT_S:g} s") from None
+        except (HTTPException, ValueError) as error:
+            self.close()
+            raise NoMetrics(
+                f"does not answer in HTTP ({redact_start(str(error), 80) or type(error).__name__})"
+            ) from None
+        except OSError as error:
+            self.close()
+            reason = error.strerror or str(error) or type(error).__name__
+            raise NoMetrics(f"cannot be reached ({redact_start(reason, 100)})") from None
         except BaseException:
             self.close()
             raise
@@ -84,19 +97,22 @@ class MetricsEndpoint:
             size += len(piece)
             if size > MOST_BYTES:
                 self.close()
-                raise NoMetrics(f"an answer of more than {MOST_BYTES // 2**20} MiB")
+                raise NoMetrics(f"answers with more than {MOST_BYTES // 2**20} MiB")
+        if response.length:
+            self.close()
+            raise NoMetrics("answers with a body that ends too early")
         return b"".join(pieces), kind
 
 
 def _problem(response: HTTPResponse, kind: str) -> str:
-    """Return why the answer has no metrics, or ""."""
+    """Return what kind of answer it is if it has no metrics, or ""."""
     if 300 <= response.status < 400:
         where = redact_start(response.headers.get("location", ""), 100)
-        return f"status {response.status}, a redirect to {where or 'nowhere'}"
+        return f"answers with status {response.status}, a redirect to {where or 'nowhere'}"
     if response.status != 200:
-        return f"status {response.status}"
+        return f"answers with status {response.status}"
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        return f"the content encoding {redact_start(response.headers['content-encoding'], 40)}"
+        return f"answers with the content encoding {redact_start(response.headers['content-encoding'], 40)}"
     if kind and kind not in _TEXT_TYPES:
-        return f"the content type {redact_start(kind, 80)} instead of text/plain"
+        return f"answers with the content type {redact_start(kind, 80)} instead of text/plain"
     return ""

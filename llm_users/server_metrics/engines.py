@@ -1,7 +1,8 @@
 """The tables of metrics and engines: our name of a metric, and the names of its samples in each engine.
 
 Sources of the names: vLLM 0.32 and llama.cpp as their servers print them; SGLang, TGI, Triton with TensorRT-LLM and the
-DCGM exporter from their documentation. An older name follows the current one.
+DCGM exporter from their documentation and sources. An older name follows the current one. "triton" is Triton with
+TensorRT-LLM (``nv_...``) and trtllm-serve (``trtllm_...``).
 """
 
 from __future__ import annotations
@@ -123,14 +124,18 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "prompt_tokens": _names("tgi_request_input_length_sum"),
         "generation_tokens": _names("tgi_request_generated_tokens_sum"),
         "requests_finished": _names("tgi_request_success"),
-        "tpot_s": _names("tgi_request_mean_time_per_token_duration"),
+        # tgi_request_mean_time_per_token_duration includes the prefill, so it is not a time per output token.
         "e2e_s": _names("tgi_request_duration"),
         "queue_time_s": _names("tgi_request_queue_duration"),
     },
     "triton": {
-        "requests_running": (Source("nv_trt_llm_request_metrics", labels={"request_type": "active"}),),
+        "requests_running": (
+            Source("nv_trt_llm_request_metrics", labels={"request_type": "scheduled"}),
+            Source("trtllm_num_requests_running"),
+        ),
         "requests_waiting": (
             Source("nv_trt_llm_request_metrics", labels={"request_type": "waiting"}),
+            Source("trtllm_num_requests_waiting"),
             Source("nv_inference_pending_request_count"),
         ),
         "kv_cache_usage": (
@@ -138,12 +143,16 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
             Source("trtllm_kv_cache_utilization"),
         ),
         "prefix_cache_hit_rate": _names("trtllm_kv_cache_hit_rate"),
+        "prompt_tokens": _names("trtllm_prompt_tokens_total"),
+        "cached_prompt_tokens": _names("trtllm_prompt_cached_tokens_total"),
+        "draft_tokens": _names("trtllm_spec_decode_drafted_tokens_total"),
+        "accepted_tokens": _names("trtllm_spec_decode_accepted_tokens_total"),
         "requests_finished": _names("nv_inference_request_success", "trtllm_request_success_total"),
         "ttft_s": (
             Source("nv_inference_first_response_histogram_ms", 1e-3),
             Source("trtllm_time_to_first_token_seconds"),
         ),
-        "itl_s": _names("trtllm_time_per_output_token_seconds"),
+        "tpot_s": _names("trtllm_time_per_output_token_seconds"),
         "e2e_s": _names("trtllm_e2e_request_latency_seconds"),
         "queue_time_s": _names("trtllm_request_queue_time_seconds"),
         "gpu_utilization": _names("nv_gpu_utilization"),

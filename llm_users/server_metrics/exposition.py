@@ -17,6 +17,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from llm_users.secrets import redact_start
 from llm_users.server_metrics.engines import ADDED, COUNTER, ENGINES, HISTOGRAM, METRICS, Source
 
 _MOST_LINES = 20_000
@@ -25,12 +26,13 @@ _MOST_LINES = 20_000
 OPENMETRICS = "application/openmetrics-text"
 """The content type of the other text format, which has its own parser."""
 
-_EXEMPLAR = b" # {"
+_EXEMPLAR = re.compile(rb"(?<=[\dfN]) # \{.*")
+"""An exemplar follows the value of its sample."""
 _PARTS = ("_bucket", "_sum", "_count")
 
 
 class NotMetrics(ValueError):
-    """The answer is not text in Prometheus' format. The message says what it is."""
+    """The answer is not text in Prometheus' format. The message says what the server did."""
 
 
 @dataclass(slots=True)
@@ -67,9 +69,12 @@ def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Re
     patterns = _WHOLE if histograms else _VALUES
     lines = patterns[engine].findall(b"\n" + body)
     if len(lines) > _MOST_LINES:
-        raise NotMetrics(f"it has {len(lines)} lines of known metrics, more than {_MOST_LINES}")
-    text = "".join(f"{line.partition(_EXEMPLAR)[0].decode(errors='replace')}\n" for line in lines)
+        raise NotMetrics(f"answers with {len(lines)} lines of known metrics, more than {_MOST_LINES}")
     is_open = content_type.partition(";")[0].strip().lower() == OPENMETRICS
+    if is_open:
+        # Without the lines of the types, each name of a sample is a family, whose samples must follow each other.
+        lines = sorted((_EXEMPLAR.sub(b"", line) for line in lines), key=lambda line: line.partition(b"{")[0])
+    text = "".join(f"{line.decode(errors='replace')}\n" for line in lines)
     try:
         if is_open:
             families = openmetrics_parser.text_string_to_metric_families(f"{text}# EOF\n")  # type: ignore[no-untyped-call]
@@ -77,7 +82,7 @@ def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Re
             families = text_string_to_metric_families(text)
         samples = _by_name(sample for family in families for sample in family.samples)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise NotMetrics(f"it cannot be parsed ({str(error)[:100]})") from None
+        raise NotMetrics(f"answers with text that cannot be parsed ({redact_start(str(error), 100)})") from None
     reading = Reading(engine)
     for name, sources in ENGINES[engine].items():
         for source in sources:
@@ -124,7 +129,7 @@ def _histogram(samples: Mapping[str, list[Sample]], source: Source, reading: Rea
         try:
             value.buckets[float(sample.labels["le"]) * source.scale] += sample.value
         except (KeyError, ValueError):
-            raise NotMetrics(f"a bucket of {source.sample} has no valid upper bound") from None
+            raise NotMetrics(f"answers with a bucket of {source.sample} without an upper bound") from None
     counts = [sample.value for sample in _matching(samples, source, "_count")]
     value.total = math.fsum(sample.value * source.scale for sample in _matching(samples, source, "_sum"))
     value.count = math.fsum(counts)

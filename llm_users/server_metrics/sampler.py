@@ -121,7 +121,7 @@ class ServerMetrics:
             if server.gave_up and not server.reported:
                 server.reported = True
                 self._note(
-                    f"{server.source.url} stopped giving the server's metrics ({server.problem}); the run continues "
+                    f"the server's metrics are no longer read: {server.source.url} {server.problem}; the run continues "
                     "without them"
                 )
 
@@ -156,7 +156,7 @@ class _Watched:
             else:
                 self.problem = "answers without metrics of a known server"
         except (NoMetrics, NotMetrics) as error:
-            self.engine, self.problem = "", f"answers with {error}"
+            self.engine, self.problem = "", str(error)
 
     def read_all(self) -> None:
         """Read all metrics. After a failure the reading before the next stage is missing."""
@@ -200,7 +200,7 @@ class _Watched:
             reading = read(body, content_type, engine=self.engine, histograms=histograms)
         except (NoMetrics, NotMetrics) as error:
             self._failures += 1
-            self.problem = f"it answers with {error}"
+            self.problem = str(error)
             return None
         self._failures = 0
         return reading
