@@ -53,11 +53,11 @@ def main() -> int:
 def take(browser: Browser, root: str) -> int:
     """Open the tab in the last stage, and take the pictures when the browser no longer disturbs the client."""
     await_state(root, lambda state: _is_in_last_stage(state) and state["progress"]["phase"] == "MEASURE")
-    take_server(browser, root)
     page = browser.new_page(viewport={"width": WIDTH, "height": 900})
     page.goto(f"{root}/?tab=llm")
     page.wait_for_selector("#llm-curve-ttft canvas")
     page.wait_for_timeout(14_000)  # the health of the last 10 s
+    take_server(browser, root)
     state = await_state(root, lambda state: not state["banners"] or not _is_in_last_stage(state))
     health = {str(row["concurrency"]): row["health"] for row in state["stages"] if row["finished"]}
     if set(health.values()) != {"ok"} or not _is_in_last_stage(state):
