@@ -18,7 +18,7 @@ from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, SERVER_METRI
 from llm_users.server_metrics.engines import METRICS
 from llm_users.simulator.bedrock.model_routes import TABLE
 from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
-from llm_users.web.prometheus import METRICS
+from llm_users.web.prometheus import PROMETHEUS_METRICS
 
 DOCS = Path(__file__).resolve().parent
 _MODULES = "<!-- Begin of the list by `make docs`. -->", "<!-- End of the list. -->"
@@ -218,7 +218,7 @@ def prometheus() -> str:
     head = ["metric", "type", "labels", "meaning"]
     rows = [
         [f"`{metric.name}`", metric.type, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning]
-        for metric in METRICS
+        for metric in PROMETHEUS_METRICS
     ]
     before, after = (page.index(mark) for mark in _METRICS_TABLE)
     return f"{page[:before]}{_METRICS_TABLE[0]}\n\n{table(head, rows)}\n\n{page[after:]}"

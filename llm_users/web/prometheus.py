@@ -200,7 +200,7 @@ class PrometheusMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the metrics. Their lines are created while they are written."""
         self._prepare_groups()
-        for declared in METRICS:
+        for declared in PROMETHEUS_METRICS:
             metric = Metric(declared.family, declared.meaning, declared.type)
             metric.samples = _Samples(declared.samples(self, declared.name))
             yield metric
@@ -318,7 +318,7 @@ def _started_at(metrics: PrometheusMetrics) -> float | None:
 
 _ROW_LABELS = ("model", "stage", "measured")
 
-METRICS: tuple[MetricDeclaration, ...] = (
+PROMETHEUS_METRICS: tuple[MetricDeclaration, ...] = (
     MetricDeclaration(
         "locust_llm_requests_total", "counter", (*_ROW_LABELS, "outcome"), "requests that ended, by outcome", _requests
     ),

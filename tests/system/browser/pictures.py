@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.ports import free_port
 from tests.project import ROOT
@@ -57,7 +57,7 @@ def take(browser: Browser, root: str) -> int:
     page.goto(f"{root}/?tab=llm")
     page.wait_for_selector("#llm-curve-ttft canvas")
     page.wait_for_timeout(14_000)  # the health of the last 10 s
-    take_server(page)
+    take_server(browser, root)
     state = await_state(root, lambda state: not state["banners"] or not _is_in_last_stage(state))
     health = {str(row["concurrency"]): row["health"] for row in state["stages"] if row["finished"]}
     if set(health.values()) != {"ok"} or not _is_in_last_stage(state):
@@ -75,10 +75,12 @@ def take(browser: Browser, root: str) -> int:
     return 0
 
 
-def take_server(page: Page) -> None:
-    """Take the pictures of the charts from the output tokens to the server's metrics."""
+def take_server(browser: Browser, root: str) -> None:
+    """Take the pictures of the charts from the output tokens to the server's metrics, on the page without Locust."""
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(f"{root}/llm")
+        page.wait_for_selector("#llm-server canvas")
         page.wait_for_timeout(1000)
         first, last = (page.locator(f"figure:has(#llm-{chart})").bounding_box() for chart in ("tokens", "server"))
         assert first is not None
@@ -86,6 +88,7 @@ def take_server(page: Page) -> None:
         top, bottom = first["y"] - 8, last["y"] + last["height"] + 8
         path = FOLDER / f"live-tab-server-{scheme}.png"
         page.screenshot(path=path, full_page=True, clip={"x": 0, "y": top, "width": WIDTH, "height": bottom - top})
+        page.close()
         print(path)
 
 

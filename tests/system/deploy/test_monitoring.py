@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from llm_users.web.prometheus import METRICS
+from llm_users.web.prometheus import PROMETHEUS_METRICS
 from tests.dashboard import FILE, dashboard, expressions, names_and_labels
 from tests.system.deploy.manifests import DEPLOY, compose_services
 
 GRAFANA = DEPLOY / "grafana"
 SAMPLE_LABELS = {
     name: {*metric.labels, *labels}
-    for metric in METRICS
+    for metric in PROMETHEUS_METRICS
     for name, labels in (
         [(f"{metric.name}_bucket", ["le"]), (f"{metric.name}_sum", []), (f"{metric.name}_count", [])]
         if metric.type == "histogram"
@@ -44,7 +44,7 @@ def test_expressions_use_metrics_and_labels_that_exist() -> None:
             assert variable["definition"] == variable["query"]["query"] == f"label_values({name}, {variable['name']})"
             assert variable["name"] in SAMPLE_LABELS[name] | ADDED_BY_PROMETHEUS
     assert {name for name in used if name.endswith("_bucket")} == {
-        f"{m.name}_bucket" for m in METRICS if m.type == "histogram"
+        f"{m.name}_bucket" for m in PROMETHEUS_METRICS if m.type == "histogram"
     }
 
 

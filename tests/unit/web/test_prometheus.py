@@ -16,11 +16,11 @@ from llm_users.quantile import DurationHistogram
 from llm_users.record import RequestRecord
 from llm_users.secrets import remember
 from llm_users.web.prometheus import (
-    METRICS,
     MOST_ERROR_CODES,
     MOST_GROUPS,
     MOST_LABEL_CHARACTERS,
     MOST_MODELS,
+    PROMETHEUS_METRICS,
     TOKEN_BOUNDS_S,
     TTFT_BOUNDS_S,
     BucketCounts,
@@ -66,7 +66,7 @@ def samples(metrics: PrometheusMetrics, accept: str = "") -> dict[str, list[tupl
 def test_every_metric_has_its_declared_name_and_labels(metrics: PrometheusMetrics, accept: str) -> None:
     metrics.on_row(row(error_code="503"))
     found = samples(metrics, accept)
-    for metric in METRICS:
+    for metric in PROMETHEUS_METRICS:
         if metric.name.startswith(("locust_llm_worker_", "locust_llm_run_start", "locust_llm_target_requests")):
             continue  # these have no value without a run
         name = f"{metric.name}_bucket" if metric.type == "histogram" else metric.name
