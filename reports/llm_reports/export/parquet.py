@@ -12,7 +12,7 @@ from pandas import DataFrame
 
 from llm_reports.content import Content
 from llm_reports.errors import InputError
-from llm_reports.export.server import server_frame
+from llm_reports.export.server import server_metrics_frame
 from llm_reports.export.summary import summary_frame
 from llm_users.record import COL
 
@@ -26,7 +26,7 @@ def files(content: Content) -> dict[str, bytes]:
     rows = [run.requests.assign(run=run.name) for run in content.runs]
     requests = pd.concat(rows, ignore_index=True).sort_values(["run", COL.started_at, COL.request_id], kind="stable")
     written = {ROWS_NAME: _written(requests), SUMMARY_NAME: _written(summary_frame(content.groups))}
-    servers = server_frame(content.groups)
+    servers = server_metrics_frame(content.groups)
     return {**written, SERVER_NAME: _written(servers)} if len(servers) else written
 
 

@@ -29,7 +29,7 @@ COLUMNS = ("run", COL.stage, COL.concurrency, COL.rate_per_s, *_OF_RECORD, *_OF_
 
 def files(content: Content) -> dict[str, str]:
     """Return the file in CSV format: name and text; empty without metrics of a server."""
-    lines = list(server_lines(content.groups))
+    lines = list(server_lines(content.server_stages))
     if not lines:
         return {}
     text = io.StringIO()
@@ -41,23 +41,23 @@ def files(content: Content) -> dict[str, str]:
 
 def json_files(content: Content) -> dict[str, str]:
     """Return the lines as a JSON file: a list of objects without their empty values; empty without metrics."""
-    lines = [dict(zip(COLUMNS, line, strict=True)) for line in server_lines(content.groups)]
+    lines = [dict(zip(COLUMNS, line, strict=True)) for line in server_lines(content.server_stages)]
     known = [{name: value for name, value in line.items() if value is not None} for line in lines]
     return {JSON_NAME: json.dumps(known, indent=1) + "\n"} if known else {}
 
 
-def server_frame(groups: Sequence[Group]) -> DataFrame:
-    """Return the content of ``server.csv`` as a DataFrame: nullable integers, figures as floats."""
-    frame = DataFrame(list(server_lines(groups)), columns=list(COLUMNS))
+def server_metrics_frame(groups: Sequence[Group]) -> DataFrame:
+    """Return the content of ``server.csv`` as a DataFrame, unrounded: nullable integers, figures as floats."""
+    frame = DataFrame(list(server_lines(server_stages(groups))), columns=list(COLUMNS))
     words = {column.name for column in SERVER_METRIC_COLUMNS if column.type is str}
     whole = dict.fromkeys((COL.stage, COL.concurrency, "scrapes"), "Int64")
     real = {name: "float64" for name in COLUMNS if name not in {"run", *words, *whole}}
     return frame.astype({**whole, **real})
 
 
-def server_lines(groups: Sequence[Group]) -> Iterator[list[object]]:
+def server_lines(stages: Sequence[ServerStage]) -> Iterator[list[object]]:
     """Yield the lines in the order of ``COLUMNS``; ``None`` where there is no value."""
-    for stage in server_stages(groups):
+    for stage in stages:
         compared = {comparison.metric: comparison for comparison in stage.comparisons}
         single = len(stage.by_server) == 1
         for metrics in stage.by_server.values():

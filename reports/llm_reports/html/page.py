@@ -91,7 +91,7 @@ def page(content: Content) -> str:
         gaps=gaps_section(content.groups),
         intervals=intervals_section(content.groups),
         quota=quota_section(content.runs),
-        servers=server_sections(content.groups),
+        servers=server_sections(content.server_stages),
         all_figures=Grid(COLUMNS, all_lines),
     )
 

@@ -39,7 +39,7 @@ def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
         section_text(summary),
         *(to_markdown(table, notes) for table, notes in content.tables_with_notes),
         decisions(content),
-        _text(server_sections(content.groups)),
+        _text(server_sections(content.server_stages)),
         f"## Warnings\n\n{bullets(content.warnings)}\n" if content.warnings else "",
     ]
     return "\n".join(filter(None, parts))

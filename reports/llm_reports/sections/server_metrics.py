@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from llm_reports.metrics.groups import Group
 from llm_reports.sections.numbers import number, with_decimals
 from llm_reports.sections.section import Grid, Section, plain
 from llm_reports.server_metrics.stages import (
@@ -17,7 +16,6 @@ from llm_reports.server_metrics.stages import (
     TTFT,
     ServerStage,
     TimeComparison,
-    server_stages,
     share_of,
 )
 from llm_users.record import ServerMetricRecord
@@ -35,9 +33,8 @@ _CLOCKS_S = 0.001
 """A negative difference up to this size can come from the resolution of the clocks and the order of their stamps."""
 
 
-def server_sections(groups: Sequence[Group]) -> list[Section]:
+def server_sections(stages: Sequence[ServerStage]) -> list[Section]:
     """Return the sections on the servers' own metrics; empty without such metrics."""
-    stages = server_stages(groups)
     if not stages:
         return []
     names = _stage_names(stages)

@@ -36,6 +36,10 @@ _SHARES = {
     "prefix_cache_hit_rate": ("prefix_cache_hits", "prefix_cache_queries"),
     "speculative_acceptance": ("accepted_tokens", "draft_tokens"),
 }
+_COLUMNS = [
+    COL.stage, COL.error_code, COL.retries, COL.reconnects, COL.ttft_s, COL.end_to_end_latency_s, COL.last_token_s,
+    COL.tpot_s, COL.output_tokens, COL.requested_output_tokens, COL.input_tokens,
+]  # fmt: skip
 _PER_REQUEST = (TTFT, TPOT, E2E, "requests_finished")
 
 
@@ -222,7 +226,7 @@ class ServerStage:
 
     @cached_property
     def _rows(self) -> DataFrame:
-        rows = self.run.requests
+        rows = self.run.requests[_COLUMNS]  # a copy of all columns of a million rows takes half a gigabyte
         return rows[(rows[COL.stage] == self.stage).fillna(value=False).to_numpy(bool)]
 
     @cached_property

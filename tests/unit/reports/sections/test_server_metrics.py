@@ -15,6 +15,7 @@ import llm_reports
 from llm_reports.main import main
 from llm_reports.sections.section import section_text
 from llm_reports.sections.server_metrics import server_sections
+from llm_reports.server_metrics.stages import server_stages
 from llm_users.record import RequestRecord, ServerMetricRecord, StageRecord
 from llm_users.run_files import SERVER_METRICS_CSV, path_of
 from tests.unit.reports.rows_on_disk import record
@@ -79,7 +80,7 @@ def everything(answered: list[RequestRecord], **values: Any) -> list[ServerMetri
 
 
 def text_of(prefix: Path) -> str:
-    return "\n".join(map(section_text, server_sections(llm_reports.groups([llm_reports.load(prefix)]))))
+    return "\n".join(map(section_text, server_sections(server_stages(llm_reports.groups([llm_reports.load(prefix)])))))
 
 
 def table(text: str, header: str) -> list[list[str]]:
@@ -132,7 +133,10 @@ def test_the_section_is_in_every_format(write_run: Write, tmp_path: Path, capsys
     as_json = {line["metric"]: line for line in json.loads((out / "server.json").read_text())}
     assert as_json["e2e_s"]["difference"] == pytest.approx(OFFSET_S, abs=1e-8)
     assert "difference" not in as_json["preemptions"]
-    frame = pd.read_parquet(out / "server.parquet").set_index("metric")
+    frame = pd.read_parquet(out / "server.parquet")
+    of_notebook = llm_reports.server_metrics(llm_reports.groups([llm_reports.load(prefix)]))
+    pd.testing.assert_frame_equal(frame, of_notebook, check_dtype=False)
+    frame = frame.set_index("metric")
     assert frame.loc["ttft_s", "difference"] == pytest.approx(OFFSET_S, abs=1e-8)
     assert list(frame.index) == list(lines)
 
@@ -169,7 +173,9 @@ def test_names_of_several_servers_and_runs_stay_apart(write_run: Write) -> None:
         for n in (1, 2)
     ]
     first, second = (write_run(rows(), server=gauges, name=name) for name in ("a", "b"))
-    text = "\n".join(map(section_text, server_sections(llm_reports.groups(llm_reports.load_all([first, second])))))
+    text = "\n".join(
+        map(section_text, server_sections(server_stages(llm_reports.groups(llm_reports.load_all([first, second])))))
+    )
     assert table(text, "Running") == [
         ["a 2", "127.0.0.1:8001", "1", "1"],
         ["a 2", "127.0.0.1:8002", "2", "2"],
