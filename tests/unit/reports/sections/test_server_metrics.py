@@ -134,7 +134,7 @@ def test_the_section_is_in_every_format(write_run: Write, tmp_path: Path, capsys
     assert as_json["e2e_s"]["difference"] == pytest.approx(OFFSET_S, abs=1e-8)
     assert "difference" not in as_json["preemptions"]
     frame = pd.read_parquet(out / "server.parquet")
-    of_notebook = llm_reports.server_metrics(llm_reports.groups([llm_reports.load(prefix)]))
+    of_notebook = llm_reports.server_metrics_frame(llm_reports.groups([llm_reports.load(prefix)]))
     pd.testing.assert_frame_equal(frame, of_notebook, check_dtype=False)
     frame = frame.set_index("metric")
     assert frame.loc["ttft_s", "difference"] == pytest.approx(OFFSET_S, abs=1e-8)
@@ -173,9 +173,8 @@ def test_names_of_several_servers_and_runs_stay_apart(write_run: Write) -> None:
         for n in (1, 2)
     ]
     first, second = (write_run(rows(), server=gauges, name=name) for name in ("a", "b"))
-    text = "\n".join(
-        map(section_text, server_sections(server_stages(llm_reports.groups(llm_reports.load_all([first, second])))))
-    )
+    stages = server_stages(llm_reports.groups(llm_reports.load_all([first, second])))
+    text = "\n".join(map(section_text, server_sections(stages)))
     assert table(text, "Running") == [
         ["a 2", "127.0.0.1:8001", "1", "1"],
         ["a 2", "127.0.0.1:8002", "2", "2"],
