@@ -156,7 +156,7 @@ def _client_beside_server(stages: Sequence[ServerStage], names: Sequence[str]) -
     )
     notes = [
         "Means of all requests that the server counts, with those of the warm-up and outside the measured window, so "
-        "they differ from the tables above. TTFT includes answers that were cut off after their first token. The "
+        "they differ from those of other tables. TTFT includes answers that were cut off after their first token. The "
         "difference is the time before the server's clock starts: network and queueing.",
         "The server's clock starts when it has read the request, and both sides stamp with a delay of their own: a "
         "difference below 0.1 ms has no meaning.",
