@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llm_reports.compare.leaderboard import leaderboard
     from llm_reports.content import Questions
     from llm_reports.errors import InputError
+    from llm_reports.export.server import server_metrics_frame
     from llm_reports.export.summary import summary
     from llm_reports.input.loader import load, load_all
     from llm_reports.llmperf.tables import Table, tables
@@ -53,7 +54,8 @@ __all__ = [
     "Questions", "Report", "Run", "StagePoint", "Summary", "Svg", "Table", "compare_runs", "costs", "costs_frame",
     "figures", "gate", "gate_text", "groups", "highest", "junit_xml", "knee", "latency_models", "leaderboard", "load",
     "load_all", "load_prices", "mismatches", "parse_objectives", "pictures", "points_frame", "publish_gate",
-    "report_run", "report_runs", "stage_points", "summarize", "summary", "sweeps", "tables", "to_markdown",
+    "report_run", "report_runs", "server_metrics_frame", "stage_points", "summarize", "summary", "sweeps", "tables",
+    "to_markdown",
 ]  # fmt: skip
 
 _NAMES = {
@@ -62,6 +64,7 @@ _NAMES = {
     "compare.leaderboard": ("leaderboard",),
     "content": ("Questions",),
     "errors": ("InputError",),
+    "export.server": ("server_metrics_frame",),
     "export.summary": ("summary",),
     "input.loader": ("load", "load_all"),
     "llmperf.tables": ("Table", "tables"),

@@ -43,7 +43,7 @@ def _report() -> argparse.ArgumentParser:
         metavar="LIST",
         help="files to write (default: %(default)s): md, csv, json (LLMPerf's two files), llmperf (LLMPerf's console "
         "output, printed to stdout instead of the tables, or after them with md,llmperf), html (a page with figures), "
-        "summary (summary.csv as JSON), openmetrics, parquet (requires the extra parquet)",
+        "summary (summary.csv as JSON), parquet (requires the extra parquet)",
     )
     parser.add_argument(
         "--plots",

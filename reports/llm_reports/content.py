@@ -15,6 +15,7 @@ from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.run import Run, named_apart
 from llm_reports.sections.summary_table import SummaryLine, summary_lines
+from llm_reports.server_metrics.stages import ServerStage, server_stages
 from llm_reports.slo.gate import ALL_STAGES, Gate, gate
 from llm_reports.slo.objectives import Objectives
 from llm_users.prices import Prices
@@ -65,6 +66,11 @@ class Content:
     def summary(self) -> list[SummaryLine]:
         """The summary table: one line per group with the most important figures."""
         return summary_lines(self.groups, self.points)
+
+    @cached_property
+    def server_stages(self) -> list[ServerStage]:
+        """The stages with metrics of the servers themselves."""
+        return server_stages(self.groups)
 
     @cached_property
     def points(self) -> list[StagePoint]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llm_reports.content import NO_QUESTIONS, Content, Questions, content_of
 from llm_reports.errors import InputError
-from llm_reports.export import openmetrics, parquet, summary
+from llm_reports.export import parquet, server, summary
 from llm_reports.html import page
 from llm_reports.input.loader import load
 from llm_reports.llmperf import writer
@@ -27,16 +27,20 @@ from llm_reports.slo.gate import Gate
 
 FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "md": report.files,
-    "csv": summary.files,
+    "csv": lambda content: {**summary.files(content), **server.files(content)},
     "json": writer.files,
     "llmperf": writer.console_files,
     "html": page.files,
-    "summary": summary.json_files,
-    "openmetrics": openmetrics.files,
+    "summary": lambda content: {**summary.json_files(content), **server.json_files(content)},
     "parquet": parquet.files,
     "svg": partial(images.files, kind="svg"),
     "png": partial(images.files, kind="png"),
 }
+_REMOVED = {
+    "openmetrics": "this format no longer exists. For Prometheus, scrape /llm/metrics of a running test; for other "
+    "systems, send the figures with --otel.",
+}
+"""Formats of earlier versions, and what replaces them."""
 DEFAULT_FORMATS = ("md", "csv")
 SOME_FIGURES = 0
 ALL_FAILED = 1
@@ -74,6 +78,8 @@ def checked(names: Iterable[str]) -> tuple[str, ...]:
     *others, last = FORMATS
     choices = f"{', '.join(others)} or {last}, or several as in {','.join(DEFAULT_FORMATS)}"
     for name in wanted:
+        if name in _REMOVED:
+            raise InputError(f"--format {name}: {_REMOVED[name]}")
         if name not in FORMATS:
             raise InputError(f"--format {name}: unknown format. Use {choices}.")
     if not wanted:

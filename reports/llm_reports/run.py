@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_users.quantile import DurationHistogram
-from llm_users.record import COL
+from llm_users.record import COL, ServerMetricRecord
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +40,8 @@ class Run:
     warnings: tuple[str, ...] = ()
     shards: tuple[Path, ...] = ()
     """The shards that the manifest lists and whose rows are in ``requests``."""
+    server_metrics: tuple[ServerMetricRecord, ...] = ()
+    """The metrics of the servers themselves, one record per stage, server and metric."""
 
     @property
     def options(self) -> Mapping[str, Any]:

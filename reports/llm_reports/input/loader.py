@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llm_reports.errors import InputError
 from llm_reports.input.open_file import STDIN, beside, is_json, plain_name, unreadable
-from llm_reports.input.related_files import disagreements, related_files_of
+from llm_reports.input.related_files import disagreements, related_files_of, server_metrics_of
 from llm_reports.input.rows import empty_stages, first_line_is_rows_header, read_requests, typed_frame
 from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
@@ -144,6 +144,8 @@ def load_file(path: Path) -> Run:
         stated = manifest.get(column)
         if isinstance(stated, str) and stated:
             requests = requests.assign(**{column: requests[column].where(requests[column] != "", stated)})
+    run_ids = {*requests[COL.run_id].unique(), str(manifest.get(COL.run_id) or "")}
+    server_metrics, of_server = server_metrics_of(run_ids, related.server_metrics)
     run = Run(
         name=prefix.name,
         source=path,
@@ -152,7 +154,8 @@ def load_file(path: Path) -> Run:
         gaps=related.gaps,
         manifest=manifest,
         report_dir=path_of(prefix, REPORT_FOLDER),
-        warnings=(*warnings, *related.warnings, *more_warnings),
+        warnings=(*warnings, *related.warnings, *more_warnings, *(f"{path}: {text}" for text in of_server)),
+        server_metrics=server_metrics,
     )
     return with_elsewhere(run) if elsewhere(manifest) else run
 

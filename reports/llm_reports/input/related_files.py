@@ -1,4 +1,4 @@
-"""The files next to the rows of a run: stages, chunk gaps, manifest. Each may be absent or damaged.
+"""The files next to the rows of a run: stages, chunk gaps, server metrics, manifest. Each may be absent or damaged.
 
 This module also compares the manifest, PREFIX_llm_run.json, and the stages with the rows.
 """
@@ -6,7 +6,7 @@ This module also compares the manifest, PREFIX_llm_run.json, and the stages with
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +15,11 @@ from pandas import DataFrame
 
 from llm_reports.errors import InputError
 from llm_reports.input.open_file import beside, read_text
-from llm_reports.input.rows import empty_stages, read_gaps, read_stages
+from llm_reports.input.rows import empty_stages, read_gaps, read_server_metrics, read_stages
+from llm_users.number_words import counted
 from llm_users.quantile import DurationHistogram
-from llm_users.record import COL
-from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, STAGES_CSV, path_of
+from llm_users.record import COL, ServerMetricRecord
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, SERVER_METRICS_CSV, STAGES_CSV, path_of
 
 T = TypeVar("T")
 
@@ -31,11 +32,12 @@ class RelatedFiles:
     gaps: Mapping[int, DurationHistogram]
     manifest: Mapping[str, Any]
     warnings: tuple[str, ...]
+    server_metrics: tuple[ServerMetricRecord, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether all files are absent or empty."""
-        return self.stages.empty and not self.gaps and not self.manifest
+        return self.stages.empty and not self.gaps and not self.manifest and not self.server_metrics
 
 
 def related_files_of(prefix: Path) -> RelatedFiles:
@@ -44,7 +46,33 @@ def related_files_of(prefix: Path) -> RelatedFiles:
     stages, of_stages = _readable(stages_path, read_stages, empty_stages, "Client health is therefore unknown.")
     gaps, of_gaps = _readable(gaps_path, read_gaps, dict[int, DurationHistogram], "Chunk gaps are therefore omitted.")
     manifest, of_manifest = _read_manifest(beside(path_of(prefix, MANIFEST_JSON)))
-    return RelatedFiles(stages, gaps, manifest, (*of_stages, *of_gaps, *of_manifest))
+    server_metrics, of_server = _readable(
+        path_of(prefix, SERVER_METRICS_CSV),
+        read_server_metrics,
+        tuple[ServerMetricRecord, ...],
+        "The server's own metrics are therefore omitted.",
+    )
+    warnings = (*of_stages, *of_gaps, *of_manifest, *of_server)
+    return RelatedFiles(stages, gaps, manifest, warnings, server_metrics)
+
+
+def server_metrics_of(
+    run_ids: Collection[str], records: Iterable[ServerMetricRecord]
+) -> tuple[tuple[ServerMetricRecord, ...], tuple[str, ...]]:
+    """Return the records of a run, the last one of each stage, server and metric, and a warning about omitted ones.
+
+    ``run_ids`` are those of the rows; "" and an empty collection stand for unknown ones.
+    """
+    known = set(run_ids) - {""}
+    own: dict[tuple[int, str, str], ServerMetricRecord] = {}
+    others = 0
+    for record in records:
+        if record.run_id and known and record.run_id not in known:
+            others += 1
+        else:
+            own[record.stage, record.server, record.metric] = record
+    text = f"the server's own metrics: {counted(others, 'line')} of another run ignored."
+    return tuple(own.values()), (text,) if others else ()
 
 
 def _readable(

@@ -12,7 +12,7 @@ import gc
 import math
 import zlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice
@@ -28,7 +28,15 @@ from llm_reports.errors import InputError
 from llm_reports.input.open_file import open_text, unreadable
 from llm_reports.metrics.outcomes import buffered, succeeded
 from llm_users.quantile import DurationHistogram
-from llm_users.record import COL, REQUEST_COLUMNS, STAGE_COLUMNS, Column, unguarded
+from llm_users.record import (
+    COL,
+    REQUEST_COLUMNS,
+    SERVER_METRIC_COLUMNS,
+    STAGE_COLUMNS,
+    Column,
+    ServerMetricRecord,
+    unguarded,
+)
 from llm_users.run_files import REQUESTS_CSV
 
 # The tables require these columns; all other columns of a rows file may be absent.
@@ -62,6 +70,8 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "events/token": (0.0, 1e8),
     "share": (0.0, 1e4),  # CPU shares exceed 1 when a process has several threads
     "0/1": (0.0, 1.0),
+    "the metric's": (0.0, 1e18),  # the bytes of a server's memory
+    "the metric's / s": (0.0, 1e18),
 }
 _LIMITS_BY_NAME = {
     COL.stage: (0.0, 1e6),
@@ -118,6 +128,25 @@ def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]
     for stage, bucket, count in zip(rows[COL.stage], rows["bucket"], rows["count"], strict=True):
         histograms.setdefault(int(stage), DurationHistogram()).merge({int(bucket): int(count)})
     return histograms, (*warnings, *_warning(path, impossible))
+
+
+def read_server_metrics(path: Path) -> tuple[tuple[ServerMetricRecord, ...], tuple[str, ...]]:
+    """Return the records of a PREFIX_llm_server.csv and the warnings about the file.
+
+    Records without a stage or without a metric are omitted. Columns that the file does not have are empty.
+    """
+    frame, warnings = _frame(path, SERVER_METRIC_COLUMNS, (COL.stage, COL.metric))
+    complete = frame[frame[COL.stage].notna() & (frame[COL.metric] != "")]
+    return tuple(_server_metrics(complete)), warnings
+
+
+def _server_metrics(frame: DataFrame) -> Iterator[ServerMetricRecord]:
+    names = [column.name for column in SERVER_METRIC_COLUMNS]
+    whole = {column.name for column in SERVER_METRIC_COLUMNS if column.type is int}
+    known = frame[names].astype(object).where(frame[names].notna(), None)
+    for values in known.itertuples(index=False):
+        fields: dict[str, Any] = dict(zip(names, values, strict=True))
+        yield ServerMetricRecord(**{**fields, **{name: int(fields[name] or 0) for name in whole}})
 
 
 def empty_stages() -> DataFrame:

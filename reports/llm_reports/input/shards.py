@@ -16,7 +16,7 @@ from pandas import DataFrame
 
 from llm_reports.errors import InputError
 from llm_reports.input.open_file import plain_name
-from llm_reports.input.related_files import RelatedFiles, disagreements, related_files_of
+from llm_reports.input.related_files import RelatedFiles, disagreements, related_files_of, server_metrics_of
 from llm_reports.input.rows import empty_stages, read_requests, typed_frame
 from llm_reports.run import Run
 from llm_users.quantile import DurationHistogram
@@ -110,6 +110,13 @@ def _with_related_files(run: Run, related: RelatedFiles) -> Run:
         gaps[stage] = both
     of_run = related.manifest.get(COL.run_id) in (None, run.manifest.get(COL.run_id)) or not run.manifest
     manifest = {**run.manifest, **related.manifest} if of_run else run.manifest
+    run_ids = {*run.requests[COL.run_id].unique(), str(manifest.get(COL.run_id) or "")}
+    server_metrics, of_server = server_metrics_of(run_ids, (*run.server_metrics, *related.server_metrics))
     return dataclasses.replace(
-        run, stages=stages, gaps=gaps, manifest=manifest, warnings=(*run.warnings, *related.warnings)
+        run,
+        stages=stages,
+        gaps=gaps,
+        manifest=manifest,
+        server_metrics=server_metrics,
+        warnings=(*run.warnings, *related.warnings, *(f"{run.source}: {text}" for text in of_server)),
     )

@@ -18,6 +18,7 @@ from llm_reports.sections.load_search import search_sections
 from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Section, bullets, escaped, section_text, wrapped
+from llm_reports.sections.server_metrics import server_sections
 from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
 from llm_reports.sections.summary_table import summary_section, terminal_section
 from llm_reports.slo.gate import Gate
@@ -27,7 +28,8 @@ from llm_users.run_files import REPORT_MD
 
 
 def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
-    """Return the load search result, the summary, LLMPerf's tables with notes, the decisions, and the warnings.
+    """Return the load search result, the summary, LLMPerf's tables with notes, the decisions, the servers' own
+    metrics, and the warnings.
 
     ``for_terminal`` formats the summary for 80 columns instead of as a Markdown table.
     """
@@ -37,6 +39,7 @@ def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
         section_text(summary),
         *(to_markdown(table, notes) for table, notes in content.tables_with_notes),
         decisions(content),
+        _text(server_sections(content.server_stages)),
         f"## Warnings\n\n{bullets(content.warnings)}\n" if content.warnings else "",
     ]
     return "\n".join(filter(None, parts))

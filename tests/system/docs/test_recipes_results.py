@@ -10,14 +10,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.documented import ENVIRONMENT, FAST, PAGES, Site
 
@@ -133,44 +129,3 @@ def test_the_copy_command_names_files_of_the_run(program: str, site: Site, tmp_p
     else:
         assert {"out/run_llm_requests.csv", "out/run_llm_run.json", "out/run_report"} <= set(arguments)
     assert any(re.fullmatch(r"(s3|gs)://BUCKET/llm/\d{4}-\d\d-\d\d/", word) for word in arguments)
-
-
-@pytest.fixture
-def pushgateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A server that keeps what is put there."""
-    kept: list[tuple[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.append((self.path, body.decode()))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", kept
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_pushgateway_can_read_the_openmetrics_file(
-    site: Site, pushgateway: tuple[str, list[tuple[str, str]]]
-) -> None:
-    url, kept = pushgateway
-    assert site.run(["llm-report", "out/run", "--format", "openmetrics"]).code == 0
-    command = COMMANDS["curl"].replace("http://PUSHGATEWAY:9091", url)
-    done = subprocess.run(["bash", "-euc", command], cwd=site.folder, env=ENVIRONMENT, check=False)
-    assert done.returncode == 0
-    ((path, body),) = kept
-    assert path == "/metrics/job/llm-load-test"
-    # The classic text format, which a Pushgateway parses.
-    families = {family.name: family for family in text_string_to_metric_families(body)}
-    assert families["llm_ttft_seconds"].type == "summary"
-    assert {sample.labels["stage"] for sample in families["llm_ttft_seconds"].samples} == {"1", "2"}
-    labels = {name for family in families.values() for sample in family.samples for name in sample.labels}
-    assert not labels & {"job", "instance"}, "labels that the address sets"

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from llm_users.quantile import DurationHistogram
-from llm_users.record import STAGE_COLUMNS, RequestRecord, StageRecord
-from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, STAGES_CSV, path_of
+from llm_users.record import STAGE_COLUMNS, RequestRecord, ServerMetricRecord, StageRecord
+from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, SERVER_METRICS_CSV, STAGES_CSV, path_of
 from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
+from tests.unit.reports.server_on_disk import write_server
 
 WriteRun = Callable[..., Path]
 
@@ -34,6 +35,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         stages: Iterable[StageRecord] = (),
         gaps_s: dict[int, list[float]] | None = None,
         manifest: dict[str, Any] | None = None,
+        server: Iterable[ServerMetricRecord] = (),
         name: str = "run",
     ) -> Path:
         prefix = tmp_path / name
@@ -50,6 +52,8 @@ def write_run(tmp_path: Path) -> WriteRun:
                     histogram.add(gap)
                 lines += [[stage, b, *DurationHistogram.bounds_s(b), n] for b, n in sorted(histogram.counts.items())]
             write_csv(path_of(prefix, GAPS_CSV), ["stage", "bucket", "lower_s", "upper_s", "count"], lines)
+        if server:
+            write_server(path_of(prefix, SERVER_METRICS_CSV), server)
         if manifest is not None:
             path_of(prefix, MANIFEST_JSON).write_text(json.dumps(manifest))
         return prefix

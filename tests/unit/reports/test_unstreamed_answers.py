@@ -35,7 +35,7 @@ def test_the_formats_of_a_run_without_streams_say_so(
     write_run: Write, make_record: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix, out = write_run(rows(make_record, streamed=0, whole=100)), tmp_path / "out"
-    assert main([str(prefix), "--format", "md,csv,summary,json,llmperf,openmetrics,html", "--out", str(out)]) == 0
+    assert main([str(prefix), "--format", "md,csv,summary,json,llmperf,html", "--out", str(out)]) == 0
     note = "The answers were not streamed, so there are no TTFT, TPOT and gaps."
     text = printed(capsys)
     assert note in text
@@ -56,7 +56,6 @@ def test_the_formats_of_a_run_without_streams_say_so(
     assert summary["results_end_to_end_latency_s_mean"] == 2.0
     answers = json.loads(next(out.glob("*_individual_responses.json")).read_text())
     assert {(answer["ttft_s"], answer["inter_token_latency_s"]) for answer in answers} == {(None, None)}
-    assert "llm_ttft_s" not in (out / "openmetrics.txt").read_text()
 
 
 def test_figures_of_a_mixed_run_are_those_of_its_streams(

@@ -1,4 +1,4 @@
-"""Reports for other programs: Parquet, OpenMetrics, JSON; and costs from a price file."""
+"""Reports for other programs: Parquet and JSON; and costs from a price file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import llm_reports
 from llm_reports.errors import InputError
@@ -47,26 +46,14 @@ def test_parquet_without_its_extra(
     assert "locust-llm[parquet]" in capsys.readouterr().err
 
 
-def test_openmetrics_is_read_by_its_parser(write_run: Write, make_record: Make) -> None:
-    stages = [StageRecord(1, 1, 1.7e9, 10.0, requests_measured=80, output_throughput_token_per_s=50.5, health="ok")]
-    prefix = write_run(rows_of(make_record), stages=stages, gaps_s={1: [0.02, 0.03]})
-    report = llm_reports.report_run(prefix, formats=["openmetrics"])
-    families = {family.name: family for family in text_string_to_metric_families(report.files[0].read_text())}
-    ttft = families["llm_ttft_seconds"]
-    assert (ttft.type, ttft.unit) == ("summary", "seconds")
-    line = llm_reports.summary([llm_reports.load(prefix)]).set_index("metric").loc["ttft_s"]
-    values = {sample.labels.get("quantile", sample.name): sample.value for sample in ttft.samples}
-    assert values["0.95"] == pytest.approx(line["p95"])
-    assert values["llm_ttft_seconds_count"] == line["n"]
-    assert values["llm_ttft_seconds_sum"] == pytest.approx(line["mean"] * line["n"])
-    assert ttft.samples[0].labels["model"] == 'm"\\x'
-    assert families["llm_output_throughput_token_per_second"].samples[0].value == 50.5
-    ends = {
-        sample.labels["end"]: sample.value
-        for sample in families["llm_interval"].samples
-        if (sample.labels["metric"], sample.labels["figure"]) == ("llm_ttft_seconds", "p95")
-    }
-    assert (ends["low"], ends["high"]) == pytest.approx((line["p95_ci_low"], line["p95_ci_high"]))
+def test_openmetrics_names_what_replaces_it(
+    write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(write_run(rows_of(make_record))), "--format", "md,openmetrics"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--format openmetrics: this format no longer exists." in line
+    assert "/llm/metrics" in line
+    assert "--otel" in line
 
 
 def test_the_summary_as_json_and_its_intervals(write_run: Write, make_record: Make) -> None:
@@ -165,7 +152,7 @@ def test_a_model_without_a_price_is_said(
 
 def test_shards_and_order_do_not_show(write_run: Write, make_record: Make, tmp_path: Path) -> None:
     rows = rows_of(make_record)
-    formats = ["md", "csv", "summary", "openmetrics"]
+    formats = ["md", "csv", "summary"]
     seen = set()
     for seed, workers in ((0, 1), (1, 3), (2, 7)):
         random.Random(seed).shuffle(rows)

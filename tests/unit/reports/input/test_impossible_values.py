@@ -17,7 +17,7 @@ from llm_users.run_files import GAPS_CSV, path_of
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
-FORMATS = "md,csv,json,llmperf,html,summary,openmetrics,svg"
+FORMATS = "md,csv,json,llmperf,html,summary,svg"
 
 
 def test_a_claim_of_the_server_is_no_measurement(

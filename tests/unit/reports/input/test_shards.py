@@ -8,6 +8,8 @@ import llm_reports
 from llm_users.collect.files import RunFiles
 from llm_users.collect.spool import Spool, mark_folder
 from llm_users.record import RequestRecord
+from llm_users.run_files import SERVER_METRICS_CSV, SHARD_CSV, path_of
+from tests.unit.reports.server_on_disk import metric, write_server
 
 
 def record(number: int, run_id: str = "abc") -> RequestRecord:
@@ -41,6 +43,20 @@ def test_rows_of_a_shard_are_added_once(tmp_path: Path) -> None:
         assert any("4 rows were added" in text for text in run.warnings)
         assert not any("counted twice" in text for text in run.warnings)
     assert run.requests.dtypes.equals(llm_reports.load(prefix).requests.dtypes)
+
+
+def test_metrics_of_servers_beside_a_shard_are_added_once(tmp_path: Path) -> None:
+    prefix, shard = pieces(tmp_path)
+    first, second = (
+        metric("requests_running", "gauge", run_id="abc", stage=stage, mean=float(stage)) for stage in (1, 2)
+    )
+    other = metric("requests_running", "gauge", run_id="xyz", stage=3, mean=3.0)
+    write_server(path_of(prefix, SERVER_METRICS_CSV), [first])
+    beside_shard = shard.with_name(shard.name.removesuffix(SHARD_CSV))
+    write_server(path_of(beside_shard, SERVER_METRICS_CSV), [first, second, other])
+    (run,) = llm_reports.load_all([prefix, shard])
+    assert [(record.stage, record.mean) for record in run.server_metrics] == [(1, 1.0), (2, 2.0)]
+    assert any("1 line of another run ignored" in text for text in run.warnings)
 
 
 def test_shards_alone_are_a_run(tmp_path: Path) -> None:

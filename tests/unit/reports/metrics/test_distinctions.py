@@ -21,7 +21,7 @@ from llm_users.record import RequestRecord, StageRecord
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
 DAY_S = 86_400.0
-FORMATS = ("md", "csv", "json", "llmperf", "html", "summary", "openmetrics", "svg")
+FORMATS = ("md", "csv", "json", "llmperf", "html", "summary", "svg")
 
 
 def llmperf(folder: Path, name: str, summary: dict[str, Any] | None = None, **entry: Any) -> Path:
@@ -72,7 +72,6 @@ def test_two_llmperf_files_of_different_input_lengths(tmp_path: Path, capsys: py
     assert {"m_1000_150_summary.json", "m_550_150_summary.json"} < set(written)
     assert {line["run"] for line in csv.DictReader(written["summary.csv"].splitlines())} == {"m_1000_150", "m_550_150"}
     assert {line["run"] for line in json.loads(written["summary.json"])} == {"m_1000_150", "m_550_150"}
-    assert 'run="m_1000_150"' in written["openmetrics.txt"]
     curve = written["plot_curve_e2e.svg"]
     assert "m_1000_150, 1000 input tokens" in curve
     assert main(["leaderboard", str(long), str(short), "--out", str(tmp_path / "board"), "--plots", "svg"]) == 0

@@ -272,17 +272,14 @@ def test_a_leaderboard_of_one_rate(tmp_path: Path, capsys: pytest.CaptureFixture
         main(["leaderboard", *runs, "--rate", "nan"])
 
 
-def test_llmperfs_files_and_openmetrics_say_the_rate_and_are_read_again(tmp_path: Path) -> None:
+def test_llmperfs_files_say_the_rate_and_are_read_again(tmp_path: Path) -> None:
     prefix = write_rates(tmp_path / "open")
     out = tmp_path / "files"
-    assert main([str(prefix), "--format", "json,openmetrics,llmperf", "--out", str(out)]) == 0
+    assert main([str(prefix), "--format", "json,llmperf", "--out", str(out)]) == 0
     summary = json.loads((out / "tiny_550_50_stage2_r10_summary.json").read_text())
     assert (summary["num_concurrent_requests"], summary["rate_per_s"]) == (None, 10.0)
     again = llm_reports.groups(llm_reports.load_all([out]))
     assert {group.load for group in again} == {StageLoad(rate_per_s=rate) for rate in (5.0, 10.0, 20.0)}
-    metrics = (out / "openmetrics.txt").read_text()
-    assert 'llm_corrected_ttft_seconds{run="open",framework="vllm",model="tiny",stage="2",rate_per_s="10"' in metrics
-    assert "concurrency=" not in metrics
     assert "--- 5 requests/s ---" in (out / "llmperf.txt").read_text()
 
 
