@@ -30,11 +30,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "load.coordinator": {"collect", "load", "load.protocol", "options", "prompts"},
     "users": {"load.worker", "options", "prompts", "transport"},
     "web": {"collect", "load.protocol", "options"},
+    "otel": set(),
     "calibration": {"collect", "options", "simulator"},
     "quick": {"calibration", "options", "simulator", "transport"},
     "extension": {
-        "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "prompts",
-        "simulator", "transport", "users", "web",
+        "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "otel",
+        "prompts", "simulator", "transport", "users", "web",
     },
     "cli": {"calibration", "extension", "options", "quick"},
 }  # fmt: skip
@@ -68,6 +69,7 @@ FORBIDDEN = {
     "calibration": {"locust", "gevent", "pandas"},
     "quick": {"locust", "gevent", "pandas"},
     "options": {"locust", "gevent", "pandas"},
+    "otel": {"pandas", "openai", "boto3", "flask"},
     "llm_reports": {"locust", "gevent", "geventhttpclient", "openai", "boto3"},
 }
 
