@@ -32,7 +32,7 @@ from llm_users.wiring.preload import import_sdks, load_before_fork, load_for_use
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.start_checks import StartChecks, check_port_numbers
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
-from llm_users.wiring.telemetry import check_installed, choose_protocol, close_providers, start_tracing
+from llm_users.wiring.telemetry import after_fork, check_installed, close_providers, prepare, start_tracing
 from llm_users.wiring.worker import WorkerRole
 
 
@@ -76,7 +76,7 @@ def _on_parser(parser: Any) -> None:
         """
         parsed = parse(*args, **kwargs)
         command_line.refuse_unknown_variables(parser)
-        choose_protocol(parsed)
+        prepare(parsed)
         runs = not any(getattr(parsed, name, None) for name in _WITHOUT_RUN)
         if runs:
             try:
@@ -159,6 +159,7 @@ class Wiring:
         runner = environment.runner
         secrets.redact_logs()  # again: Locust has created its handlers by now
         secrets.redact_exceptions(runner)
+        after_fork()
         check_installed(environment)
         self.coordinating: CoordinatorRole | None = None
         self.loading: WorkerRole | None = None

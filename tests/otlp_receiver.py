@@ -29,6 +29,7 @@ class Span:
     is_error: bool
     attributes: dict[str, Any]
     resource: dict[str, Any]
+    scope: str
 
 
 @dataclass
@@ -99,12 +100,13 @@ class Receiver:
             if path != "/v1/traces":
                 continue
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for span in (span for scope in resource.scope_spans for span in scope.spans):
+                for scope, span in ((scope, span) for scope in resource.scope_spans for span in scope.spans):
                     found.append(
                         Span(
                             span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.kind,
                             span.start_time_unix_nano, span.end_time_unix_nano, span.status.code == 2,
                             _values(span.attributes), _values(resource.resource.attributes),
+                            scope.scope.name,
                         )
                     )  # fmt: skip
         return found

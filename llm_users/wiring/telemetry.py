@@ -6,6 +6,7 @@ have their own exporter, which is created after the fork. OpenTelemetry is impor
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import logging
 import os
@@ -18,10 +19,9 @@ import gevent
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.load.worker.context import OpenSpan
-from llm_users.number_words import counted
 from llm_users.quantile import DurationHistogram
 from llm_users.record import RequestRecord, StageRecord
-from llm_users.secrets import redact
+from llm_users.secrets import redact, redact_start
 
 if TYPE_CHECKING:
     from llm_users.otel.chunk_times import ChunkTimes
@@ -52,13 +52,61 @@ def is_requested(parsed: Any) -> bool:
     return bool(getattr(parsed, "otel", False))
 
 
-def choose_protocol(parsed: Any) -> None:
-    """Set the OTLP protocol to ``http/protobuf`` if ``--otel`` is given and the environment names none.
+def prepare(parsed: Any) -> None:
+    """Prepare ``--otel`` before Locust configures its providers: choose the protocol, and defer the handlers of forks.
 
-    The default of Locust is gRPC, whose library does not work together with gevent and fork in all cases.
+    The protocol is ``http/protobuf`` if the environment names none. The default of Locust is gRPC.
     """
-    if is_requested(parsed) and not any(os.environ.get(name) for name in _PROTOCOLS):
+    if not is_requested(parsed):
+        return
+    if not any(os.environ.get(name) for name in _PROTOCOLS):
         os.environ[_PROTOCOLS[0]] = "http/protobuf"
+    _fork_handlers.install()
+
+
+class _ForkHandlers:
+    """The functions that OpenTelemetry calls in a forked process. They start threads.
+
+    Locust patches threads, so their start runs the event loop. In the child of ``subprocess.Popen``, which gevent forks
+    before it starts the program, this can run other greenlets of the parent and never return. Therefore the functions
+    run when a forked worker is set up, and not in other children.
+    """
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._waiting: list[Callable[[], object]] = []
+
+    def install(self) -> None:
+        """Take the handlers that OpenTelemetry registers from now on. Further calls have no effect."""
+        if self._pid:
+            return
+        self._pid = os.getpid()
+        register = os.register_at_fork
+
+        def register_at_fork(**functions: Any) -> None:
+            in_child = functions.get("after_in_child")
+            if in_child is not None and str(in_child.__module__).startswith("opentelemetry."):
+                self._waiting.append(functions.pop("after_in_child"))
+            if functions:
+                register(**functions)
+
+        os.register_at_fork = register_at_fork  # type: ignore[assignment]
+
+    def run(self) -> None:
+        """Run the handlers once if this process was forked."""
+        if self._pid and self._pid != os.getpid():
+            self._pid = os.getpid()
+            waiting, self._waiting = self._waiting, []
+            for handler in waiting:
+                handler()
+
+
+_fork_handlers = _ForkHandlers()
+
+
+def after_fork() -> None:
+    """Run OpenTelemetry's handlers in a worker that ``--processes`` has forked."""
+    _fork_handlers.run()
 
 
 def is_installed() -> bool:
@@ -81,7 +129,8 @@ class _ExportFailures(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
-        self._is_reported = False
+        self.is_noted = False
+        self._is_troubled = False
 
     def install(self) -> None:
         for name in _EXPORTER_LOGGERS:
@@ -91,20 +140,21 @@ class _ExportFailures(logging.Filter):
         if record.levelno < logging.WARNING:
             return True
         self.count += record.levelno >= logging.ERROR  # a warning is followed by another attempt
-        if not self._is_reported:
-            self._is_reported = True
-            logger.warning("OpenTelemetry: %s (further failures are only counted)", redact(record.getMessage()))
+        if not self._is_troubled:
+            self._is_troubled = True
+            logger.warning("OpenTelemetry: %s (further failures are only counted)", redact_start(record.getMessage(), 200))
         return False
 
     @property
     def flush_s(self) -> float:
         """Return how long the last export of a run may take."""
-        return _AFTER_FAILURE_S if self.count else FLUSH_S
+        return _AFTER_FAILURE_S if self._is_troubled else FLUSH_S
 
     def note(self, what: str) -> str:
         """Return the note about data that could not be exported."""
         from llm_users.otel.exporters import receiver
 
+        self._is_troubled = self.is_noted = True
         address = redact(receiver())
         grpc = (
             "; port 4317 is usually for gRPC (OTEL_EXPORTER_OTLP_PROTOCOL=grpc)"
@@ -129,11 +179,11 @@ class WorkerTracing:
         return self._spans.begin(record)
 
     def end_run(self, note: Callable[[str], None]) -> None:
-        """Send the spans of the run within ``FLUSH_S``. Note how many were lost."""
+        """Send the spans of the run within ``FLUSH_S``. Note if some were lost."""
         is_sent = self._sender.flush(_failures.flush_s)
         lost = self._sender.lost + (0 if is_sent else self._sender.unsent)
         if lost > self._noted:
-            note(_failures.note(f"spans of {counted(lost - self._noted, 'request')}"))
+            note(_failures.note("spans"))
             self._noted = lost
 
 
@@ -201,7 +251,8 @@ class RunMetrics:
         before = _failures.count
         flushing = gevent.spawn(self._flush)
         flushing.join(_failures.flush_s)
-        if not flushing.ready() or not flushing.value or _failures.count > before:
+        is_sent = flushing.ready() and flushing.value and _failures.count == before
+        if not is_sent and not _failures.is_noted:
             note(_failures.note("metrics"))
         flushing.kill(block=False)
 
@@ -259,15 +310,23 @@ def _chunk_times(environment: Any, exporter: Any) -> ChunkTimes:
 
 
 def close_providers() -> None:
-    """Shut down the providers that Locust has configured, within ``FLUSH_S``.
+    """Send what the providers that Locust has configured still have, within ``FLUSH_S``.
 
     Otherwise they would do it at the exit of the interpreter, and wait for a receiver that does not answer for up to a
-    minute.
+    minute. They are not shut down: the threads of a provider that was forked would end with a traceback.
     """
     if "opentelemetry.sdk" not in sys.modules:
         return
     from opentelemetry import _logs, metrics, trace
 
-    providers = [trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()]
-    closing = [gevent.spawn(provider.shutdown) for provider in providers if hasattr(provider, "shutdown")]
-    gevent.joinall(closing, timeout=_failures.flush_s)
+    for name in (None, "locust"):
+        for handler in [one for one in logging.getLogger(name).handlers if one.name == "opentelemetry"]:
+            logging.getLogger(name).removeHandler(handler)
+    providers: list[Any] = [trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()]
+    flushing = []
+    for provider in providers:
+        if hasattr(provider, "force_flush") and hasattr(provider, "shutdown"):
+            atexit.unregister(provider.shutdown)
+            flushing.append(gevent.spawn(provider.force_flush))
+    gevent.joinall(flushing, timeout=_failures.flush_s)
+    gevent.killall(flushing, block=False)
