@@ -78,7 +78,10 @@ class Receiver:
         data = b""
         while True:
             while b"\r\n\r\n" not in data:
-                piece = connection.recv(65536)
+                try:
+                    piece = connection.recv(65536)
+                except ConnectionResetError:
+                    return
                 if not piece:
                     return
                 data += piece
@@ -100,13 +103,14 @@ class Receiver:
             if path != "/v1/traces":
                 continue
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for scope, span in ((scope, span) for scope in resource.scope_spans for span in scope.spans):
+                scopes = resource.scope_spans
+                for scope_name, span in ((scope.scope.name, span) for scope in scopes for span in scope.spans):
                     found.append(
                         Span(
                             span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.kind,
                             span.start_time_unix_nano, span.end_time_unix_nano, span.status.code == 2,
                             _values(span.attributes), _values(resource.resource.attributes),
-                            scope.scope.name,
+                            scope_name,
                         )
                     )  # fmt: skip
         return found

@@ -8,7 +8,6 @@ would have two spans.
 from __future__ import annotations
 
 import functools
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,11 +22,12 @@ def without_instrumentation() -> AbstractContextManager[None]:
 
 
 def exclude_botocore() -> None:
-    """Switch the instrumentation off for all requests of botocore, if it is loaded. Further calls have no effect."""
-    module: Any = sys.modules.get("botocore.httpsession")
-    if module is None or getattr(module.URLLib3Session.send, "is_excluded", False):
+    """Switch the instrumentation off for all requests of botocore. Further calls have no effect."""
+    from botocore.httpsession import URLLib3Session
+
+    send = URLLib3Session.send
+    if getattr(send, "is_excluded", False):
         return
-    send = module.URLLib3Session.send
 
     @functools.wraps(send)
     def send_without_instrumentation(*arguments: Any, **named: Any) -> Any:
@@ -35,4 +35,4 @@ def exclude_botocore() -> None:
             return send(*arguments, **named)
 
     send_without_instrumentation.is_excluded = True  # type: ignore[attr-defined]
-    module.URLLib3Session.send = send_without_instrumentation
+    URLLib3Session.send = send_without_instrumentation

@@ -35,17 +35,18 @@ class RequestMetrics:
         self._attributes: dict[_Key, tuple[Attributes, Attributes, Attributes]] = {}
 
     def on_row(self, record: RequestRecord) -> None:
-        """Record a row. A row of a request that was not sent has no duration and is not recorded in that histogram."""
+        """Record a row. A request that was not sent has no duration. One without an answer has used no tokens."""
         attributes, of_input, of_output = self._attributes_of(record)
         duration_s = conventions.duration_of(record)
         if duration_s is not None:
             self._duration.record(duration_s, attributes)
         if record.ttft_s is not None:
             self._time_to_first_chunk.record(record.ttft_s, attributes)
-        if record.input_tokens is not None and duration_s is not None:
-            self._token_usage.record(record.input_tokens, of_input)
-        if record.output_tokens is not None and duration_s is not None:
-            self._token_usage.record(record.output_tokens, of_output)
+        if record.ok or record.chunks:  # otherwise the server has not used the tokens of the prompt
+            if record.input_tokens is not None:
+                self._token_usage.record(record.input_tokens, of_input)
+            if record.output_tokens is not None:
+                self._token_usage.record(record.output_tokens, of_output)
 
     def _attributes_of(self, record: RequestRecord) -> tuple[Attributes, Attributes, Attributes]:
         """Return the attributes of a row: as they are, for its input tokens, and for its output tokens."""

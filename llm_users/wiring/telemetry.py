@@ -142,7 +142,9 @@ class _ExportFailures(logging.Filter):
         self.count += record.levelno >= logging.ERROR  # a warning is followed by another attempt
         if not self._is_troubled:
             self._is_troubled = True
-            logger.warning("OpenTelemetry: %s (further failures are only counted)", redact_start(record.getMessage(), 200))
+            logger.warning(
+                "OpenTelemetry: %s (further failures are only counted)", redact_start(record.getMessage(), 200)
+            )
         return False
 
     @property
