@@ -391,12 +391,13 @@ def test_a_switched_off_exporter_of_spans_sends_no_header(locust: Locust, tmp_pa
 
 
 def test_grpc_omits_the_chunk_times_with_a_line(locust: Locust) -> None:
-    done = locust.run(
-        "--llm-simulator", "ttft=10ms,itl=1ms", "--otel", "--llm-sweep", "1", "--llm-requests", "5",
-        env={
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
-        },
-    )  # fmt: skip
+    with launch("ttft=10ms,itl=1ms") as simulator:
+        done = locust.run(
+            "--host", simulator.url, "--otel", "--llm-sweep", "1", "--llm-requests", "5",
+            env={
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+            },
+        )  # fmt: skip
     assert done.code == 0, done.err
     assert done.err.count("time_per_output_chunk is not sent") == 1
     assert [note for note in done.manifest["notes"] if note.startswith("OpenTelemetry")]
