@@ -90,7 +90,7 @@ class _ForkHandlers:
             if functions:
                 register(**functions)
 
-        os.register_at_fork = register_at_fork  # type: ignore[assignment]
+        os.register_at_fork = register_at_fork
 
     def run(self) -> None:
         """Run the handlers once if this process was forked."""
