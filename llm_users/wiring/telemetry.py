@@ -147,6 +147,10 @@ class _ExportFailures(logging.Filter):
             )
         return False
 
+    def recovered(self) -> None:
+        """Note that the receiver has accepted data."""
+        self._is_troubled = False
+
     @property
     def flush_s(self) -> float:
         """Return how long the last export of a run may take."""
@@ -210,10 +214,16 @@ def start_tracing(environment: Any) -> WorkerTracing | None:
     resource = make_resource(getattr(parsed, "locustfile", None), getattr(parsed, "profile", None))
 
     def export(finished: Sequence[FinishedSpan]) -> bool:
-        spans = readable_spans(finished, resource)
-        with without_instrumentation():
-            results = [exporter.export(spans) for exporter in exporters]
-        return all(result is SpanExportResult.SUCCESS for result in results)
+        try:
+            spans = readable_spans(finished, resource)
+            with without_instrumentation():
+                results = [exporter.export(spans) for exporter in exporters]
+        except Exception as error:  # otherwise gevent prints a traceback for each batch
+            logger.warning("OpenTelemetry: spans cannot be exported: %s", redact_start(str(error), 200))
+            return False
+        if is_accepted := all(result is SpanExportResult.SUCCESS for result in results):
+            _failures.recovered()
+        return is_accepted
 
     sender = SpanSender(export)
     sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler  # of OTEL_TRACES_SAMPLER
@@ -256,6 +266,7 @@ class RunMetrics:
         is_sent = flushing.ready() and flushing.value and _failures.count == before
         if not is_sent and not _failures.is_noted:
             note(_failures.note("metrics"))
+        _failures.is_noted = False  # another run of this process has its own note
         flushing.kill(block=False)
 
     def _flush(self) -> bool:
@@ -304,7 +315,10 @@ def _chunk_times(environment: Any, exporter: Any) -> ChunkTimes:
 
     def export(data: Any) -> bool:
         with without_instrumentation():
-            return bool(exporter.export(data) is MetricExportResult.SUCCESS)
+            is_accepted = exporter.export(data) is MetricExportResult.SUCCESS
+        if is_accepted:
+            _failures.recovered()
+        return is_accepted
 
     parsed = environment.parsed_options
     resource = make_resource(getattr(parsed, "locustfile", None), getattr(parsed, "profile", None))

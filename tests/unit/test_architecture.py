@@ -151,7 +151,10 @@ def test_only_the_wiring_calls_the_report_side() -> None:
         ("import llm_reports.end_of_run", {"locust", "gevent", "pandas"}),
         ("import llm_reports.metrics.steadiness", {"locust", "gevent", "pandas"}),  # a run calls it after each stage
         # A master imports the user classes too, and sends no requests.
-        ("from llm_users import OpenAIUser", {"openai", "boto3", "botocore", "pandas", "transformers", "torch"}),
+        (
+            "from llm_users import OpenAIUser",
+            {"openai", "boto3", "botocore", "pandas", "transformers", "torch", "opentelemetry"},
+        ),
         ("from llm_users import AnthropicUser", {"openai", "boto3", "botocore", "pandas", "transformers"}),
         ("from llm_users import BedrockUser", {"openai", "pandas", "transformers"}),
     ],
