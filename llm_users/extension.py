@@ -32,6 +32,7 @@ from llm_users.wiring.preload import import_sdks, load_before_fork, load_for_use
 from llm_users.wiring.repeated_errors import RepeatedErrors
 from llm_users.wiring.start_checks import StartChecks, check_port_numbers
 from llm_users.wiring.tagged_tasks import drop_classes_without_tasks
+from llm_users.wiring.telemetry import after_fork, check_installed, close_providers, prepare, start_tracing
 from llm_users.wiring.worker import WorkerRole
 
 
@@ -75,6 +76,7 @@ def _on_parser(parser: Any) -> None:
         """
         parsed = parse(*args, **kwargs)
         command_line.refuse_unknown_variables(parser)
+        prepare(parsed)
         runs = not any(getattr(parsed, name, None) for name in _WITHOUT_RUN)
         if runs:
             try:
@@ -157,6 +159,8 @@ class Wiring:
         runner = environment.runner
         secrets.redact_logs()  # again: Locust has created its handlers by now
         secrets.redact_exceptions(runner)
+        after_fork()
+        check_installed(environment)
         self.coordinating: CoordinatorRole | None = None
         self.loading: WorkerRole | None = None
         self._repeated_errors = RepeatedErrors()
@@ -170,11 +174,11 @@ class Wiring:
         if not isinstance(runner, WorkerRunner):
             self.coordinating = CoordinatorRole(environment)
         if not isinstance(runner, MasterRunner):
-            role = self.coordinating
+            role, tracing = self.coordinating, start_tracing(environment)
             self.loading = (
-                WorkerRole(environment, role.keep, role.kept, lambda: role.coordinator.options)
+                WorkerRole(environment, role.keep, role.kept, lambda: role.coordinator.options, tracing)
                 if role
-                else WorkerRole(environment)
+                else WorkerRole(environment, tracing=tracing)
             )
         if self.coordinating is None:  # the options of a worker arrive with its first run
             import_sdks(environment.user_classes)
@@ -227,6 +231,7 @@ class Wiring:
             self.coordinating.close()
         elif self.loading is not None:
             self.loading.close()
+        close_providers()
         gc.freeze()  # the modules of the report too
 
 

@@ -159,10 +159,21 @@ def remember_environment(environment: Mapping[str, str] | None = None) -> None:
     for name, value in (os.environ if environment is None else environment).items():
         if name.lower().endswith("_proxy"):
             remember_user_info(urlsplit(value if "://" in value else f"//{value}").netloc)
+        elif name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("HEADERS"):
+            _remember_headers(value)
         elif name in _NO_SECRETS:
             continue
         elif _is_named_secret(name, _SECRET_WORDS) and len(value) >= _ENVIRONMENT_SHORTEST and value[0] not in "/.~":
             remember(value)
+
+
+def _remember_headers(headers: str) -> None:
+    """Remember the values in a list of headers in the form of OpenTelemetry: ``NAME=VALUE,NAME=VALUE``, as in a URL."""
+    for pair in headers.split(","):
+        value = pair.partition("=")[2].strip()
+        for text in (value, unquote(value)):
+            remember(text)
+            remember(text.rpartition(" ")[2])  # without the word Bearer or Basic
 
 
 def is_secret_query(name: str) -> bool:

@@ -199,14 +199,15 @@ class Engine:
                     connection.send(CONTINUE)
                 return
             outcome = self._application.handle(request)
+            traceparent = request.headers.get("traceparent", "")
             if isinstance(outcome, Reply):
-                self._reply(connection, outcome)
+                self._reply(connection, outcome, traceparent)
             else:
-                self._start(connection, outcome, since_ns)
+                self._start(connection, outcome, since_ns, traceparent)
         if reader.waiting_bytes > _MAX_WAITING_BYTES and not connection.closing:
             self._drop(connection)
 
-    def _reply(self, connection: Connection, reply: Reply) -> None:
+    def _reply(self, connection: Connection, reply: Reply, traceparent: str = "") -> None:
         connection.send(reply.data)
         if reply.failed_id:
             self.totals.requests += 1
@@ -219,6 +220,7 @@ class Engine:
                 received_by=connection.stamped_by,
                 active=self._active,
                 reason=reply.reason,
+                traceparent=traceparent,
             )
             self._log.write(entry)
         connection.closing = reply.close
@@ -241,7 +243,7 @@ class Engine:
 
     # The schedule
 
-    def _start(self, connection: Connection, answer: Answer, since_ns: int) -> None:
+    def _start(self, connection: Connection, answer: Answer, since_ns: int, traceparent: str) -> None:
         # A pipelined request can arrive long before its turn; its schedule starts with its turn.
         received_ns = connection.stamp_ns
         pace = Pace(self._spec, answer.number)
@@ -264,6 +266,7 @@ class Engine:
             active=self._active,
             answered=answer.answered,
             fault=answer.fault,
+            traceparent=traceparent,
         )
         job = connection.job = Job(connection, answer, pace, entry, due_ns)
         heapq.heappush(self._heap, (due_ns, answer.number, job))

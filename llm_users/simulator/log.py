@@ -23,7 +23,7 @@ class Entry(msgspec.Struct, kw_only=True):
     spec asked) or aborted (by the client). `held` counts the chunks that waited in the buffer because the client did
     not read. `answered` is right, wrong or vague when the prompt asked for a number; `fault` is the injected fault.
     `reason` says why a request was rejected: the quota that throttled it, or the error code of a refused signature or
-    route.
+    route. `traceparent` is the request's header of this name.
     """
 
     response_id: str
@@ -43,6 +43,7 @@ class Entry(msgspec.Struct, kw_only=True):
     answered: str = ""
     fault: str = ""
     reason: str = ""
+    traceparent: str = ""
 
 
 class Lateness:

@@ -73,11 +73,13 @@ def send_through(client: Any, pool: Pool) -> None:
 
 
 def only_stamp(client: Any) -> None:
-    """Let botocore send the requests of this client; only record t0 after signing."""
+    """Let botocore send the requests of this client; only record t0, and add trace headers, after signing."""
 
-    def mark(**_event: Any) -> None:
+    def mark(request: AWSPreparedRequest, **_event: Any) -> None:
         sending = SENDING.get()
         if sending is not None and isinstance(sending.exchange, SdkExchange):
+            for name, value in sending.exchange.trace_headers:
+                request.headers.setdefault(name, value)
             sending.attempts += 1
             sending.exchange.mark_sent()
             sending.attempted()

@@ -98,6 +98,17 @@ def _shown_url(url: httpx2.URL) -> str:
     return f"{origin_of(str(url))}{url.path}"
 
 
+TRACE_HEADERS: ContextVar[tuple[tuple[str, str], ...]] = ContextVar(
+    "headers that pass the trace of the request of this greenlet to the server", default=()
+)
+
+
+def add_trace_headers(request: httpx2.Request) -> None:
+    """Add the headers in ``TRACE_HEADERS``, unless the request has them. A hook for an SDK that sends by itself."""
+    for name, value in TRACE_HEADERS.get():
+        request.headers.setdefault(name, value)
+
+
 CURRENT_JAR: ContextVar[CookieJar | None] = ContextVar("cookies of the user that sends in this greenlet", default=None)
 
 

@@ -108,6 +108,16 @@ def with_body(head: bytes, body: bytes) -> bytes:
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
+def with_trace_headers(request: bytes, headers: Sequence[tuple[str, str]]) -> bytes:
+    """Return the bytes of a request with these additional headers, unless it already has the first of them."""
+    line_end = request.index(b"\r\n") + 2
+    head = request[line_end : request.index(b"\r\n\r\n") + 2]
+    if f"\r\n{headers[0][0]}:".encode() in b"\r\n" + head.lower():
+        return request
+    added = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+    return request[:line_end] + added + request[line_end:]
+
+
 class ResponseParser(HTTPResponseParser):
     """Parse one response. ``feed`` appends pieces of the body to ``body``; ``take_body`` empties it."""
 
@@ -287,7 +297,7 @@ class Exchange:
         "_parses_late", "_reader", "_reads_before", "_stamps_ns", "_switch_to_hub", "_timer", "_unparsed",
         "_wakes_reader", "connect_ns", "connect_started_ns", "connection", "failure", "head", "not_before", "outcome",
         "pool", "process_at", "reads", "received", "reconnects", "response", "retries", "sent_ns", "sent_wall_ns",
-        "terminator",
+        "terminator", "trace_headers",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -301,6 +311,8 @@ class Exchange:
         self.reads = 0
         self.received = 0  # bytes, including headers and framing
         self.reconnects = 0
+        self.trace_headers: tuple[tuple[str, str], ...] = ()
+        """Names and values of headers that pass a trace to the server. They are not part of ``head``."""
         self.not_before: Callable[[], None] | None = None
         """Called once before the first byte is sent; it returns when the request is due. None: it is due now."""
         self.head: tuple[Origin, bytes] | None = None
@@ -354,6 +366,8 @@ class Exchange:
             self.release()
             self.reserve(origin)
         assert self.connection is not None
+        if self.trace_headers:
+            request = with_trace_headers(request, self.trace_headers)
         try:
             return self._send(request)
         except ConnectionLost as error:
@@ -712,6 +726,7 @@ class SdkExchange:
         self.reads = 0
         self.received = 0  # bytes of the body
         self.retries = 0
+        self.trace_headers: tuple[tuple[str, str], ...] = ()
         self.not_before: Callable[[], None] | None = None  # as in ``Exchange``
         self.process_at = 0
         self.terminator = b""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import httpx2
 
+from llm_users.transport.client_rules import TRACE_HEADERS
 from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.errors import (
     BadResponse,
@@ -185,6 +186,8 @@ def send(
     SDK would write it, or None if only the SDK can encode it. Raises the exceptions of ``ask_sdk``.
     """
     if isinstance(exchange, SdkExchange):
+        if exchange.trace_headers:
+            TRACE_HEADERS.set(exchange.trace_headers)
         exchange.mark_sent()
         response = exchange.body = ask_sdk()
         return Head(response.status_code, response.headers)

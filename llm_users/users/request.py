@@ -20,7 +20,7 @@ import gevent
 from gevent import GreenletExit
 from locust.exception import StopUser
 
-from llm_users.load.worker.context import RunContext
+from llm_users.load.worker.context import OpenSpan, RunContext
 from llm_users.load.worker.output_counts import OutputCounts
 from llm_users.load.worker.permits import Permit, UserState
 from llm_users.outcome import CLIENT_LIMIT, Outcome
@@ -71,7 +71,7 @@ class Request:
     __slots__ = (
         "_bounds", "_build", "_end_clock_ns", "_end_stamp_ns", "_error", "_exchange", "_finished",
         "_first_token_fired", "_interruption", "_last_event", "_last_read", "_permit", "_prompt", "_reads_on",
-        "_response", "_run_context", "_tail_until_ns", "_tokens_fired", "_user", "record",
+        "_response", "_run_context", "_span", "_tail_until_ns", "_tokens_fired", "_user", "record",
     )  # fmt: skip
 
     def __init__(self, user: Any, build: Callable[[], Ask]) -> None:
@@ -84,6 +84,7 @@ class Request:
         self._exchange: Exchange | SdkExchange
         self._prompt: Prompt | None = None
         self._response: ResponseStream | None = None
+        self._span: OpenSpan | None = None
         self._error: BaseException | None = None
         self._interruption: BaseException | None = None  # ends the user too; raised again after the row is written
         self._bounds: Bounds | None = None
@@ -138,6 +139,9 @@ class Request:
         options = run_context.options
         try:
             ask = self._build_ask()
+            if run_context.tracing is not None:
+                self._span = run_context.tracing.begin(record)
+                exchange.trace_headers = self._span.trace_headers
             with (
                 Deadline(options.timeout_s),
                 stall_limit(exchange, options.stall_timeout_s),
@@ -427,6 +431,8 @@ class Request:
             self._check(answer)
         if permit.measured and ok and gaps_ns:
             self._add_gaps(gaps_ns)
+        if self._span is not None:
+            self._span.end(record)
         written_ns = stamps_ns if run_context.options.chunk_times else []
         offsets_s = [(stamp_ns - self._exchange.sent_ns) / _NS for stamp_ns in written_ns]
         _publish(user.environment, run_context, answer, offsets_s, user)

@@ -47,6 +47,7 @@ from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import Replay, check_input_files, check_keys, checked, tokenizer_identity
 from llm_users.wiring.server_metrics import RunServerMetrics
 from llm_users.wiring.start_checks import end_forked_workers
+from llm_users.wiring.telemetry import RunMetrics, start_metrics
 from llm_users.wiring.worker_views import WorkerViews
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class CoordinatorRole:
         self._simulator: Any = None
         self._replay = Replay()
         self._repeated: RepeatedTexts | None = None
+        self._metrics: RunMetrics | None = None
         self._own_shape = environment.shape_class
         parsed = environment.parsed_options
         given = getattr(parsed, "csv_prefix", None)
@@ -223,6 +225,7 @@ class CoordinatorRole:
             replayed=self._replay.usage,
             has_users=not isinstance(self.runner, MasterRunner),
         )
+        self._metrics = self._metrics or start_metrics(self.environment, coordinator)
         # Use another greenlet, because Locust kills this one when the test stops or restarts in the meantime.
         self._beginning = gevent.spawn(
             coordinator.begin,
@@ -264,6 +267,8 @@ class CoordinatorRole:
         finally:
             restore()
         self.environment.stop_timeout = 0.0  # no request is in flight; Locust would wait for frozen workers
+        if self._metrics is not None:
+            self._metrics.end_run(self.coordinator.note)
         writer, search = self.coordinator.writer, self._search
         if self._repeated is not None and writer is not None and writer.book.started:
             self._repeated.remember()

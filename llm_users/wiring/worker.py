@@ -23,6 +23,7 @@ from llm_users.collect.sender import RecordSender
 from llm_users.load.protocol import messages
 from llm_users.load.protocol.messages import PROTOCOL, Inbox, RunMessage, WorkerMessage
 from llm_users.load.worker import open_files
+from llm_users.load.worker.context import Tracing
 from llm_users.load.worker.process import WorkerProcess
 from llm_users.load.worker.stall_guard import MasterLink
 from llm_users.options import command_line
@@ -46,7 +47,7 @@ class WorkerRole:
     """Connects a ``WorkerProcess`` to Locust.
 
     The other arguments are for the only process of a run: ``keep`` and ``flush`` write rows directly to disk, and
-    ``read_options`` returns the options that the coordinator has read.
+    ``read_options`` returns the options that the coordinator has read. ``tracing`` records the spans of requests.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class WorkerRole:
         keep: Keep = lambda _record, _offsets_s: None,  # on a worker, the record sender replaces it
         flush: Flush = lambda: 0,
         read_options: Callable[[], Options] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         open_files.raise_limit()
         if "GEVENT_TRACK_GREENLET_TREE" not in os.environ:
@@ -83,6 +85,7 @@ class WorkerRole:
             # Workers receive the options with the first message that starts users.
             read_options or (lambda: command_line.read_options(environment.parsed_options)),
             self._master,
+            tracing,
         )
         runner.register_message(messages.Run.kind, self._inbox.listener(messages.Run, self._on_run))
         self._register(messages.Go, process.on_go)

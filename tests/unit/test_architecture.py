@@ -31,11 +31,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "load.coordinator": {"collect", "load", "load.protocol", "options", "prompts"},
     "users": {"load.worker", "options", "prompts", "transport"},
     "web": {"collect", "load.protocol", "options"},
+    "otel": set(),
     "calibration": {"collect", "options", "simulator"},
     "quick": {"calibration", "options", "simulator", "transport"},
     "extension": {
-        "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "prompts",
-        "server_metrics", "simulator", "transport", "users", "web",
+        "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "otel",
+        "prompts", "server_metrics", "simulator", "transport", "users", "web",
     },
     "cli": {"calibration", "extension", "options", "quick"},
 }  # fmt: skip
@@ -70,6 +71,7 @@ FORBIDDEN = {
     "calibration": {"locust", "gevent", "pandas"},
     "quick": {"locust", "gevent", "pandas"},
     "options": {"locust", "gevent", "pandas"},
+    "otel": {"pandas", "openai", "boto3", "flask"},
     "llm_reports": {"locust", "gevent", "geventhttpclient", "openai", "boto3"},
 }
 
@@ -151,7 +153,10 @@ def test_only_the_wiring_calls_the_report_side() -> None:
         ("import llm_reports.end_of_run", {"locust", "gevent", "pandas"}),
         ("import llm_reports.metrics.steadiness", {"locust", "gevent", "pandas"}),  # a run calls it after each stage
         # A master imports the user classes too, and sends no requests.
-        ("from llm_users import OpenAIUser", {"openai", "boto3", "botocore", "pandas", "transformers", "torch"}),
+        (
+            "from llm_users import OpenAIUser",
+            {"openai", "boto3", "botocore", "pandas", "transformers", "torch", "opentelemetry"},
+        ),
         ("from llm_users import AnthropicUser", {"openai", "boto3", "botocore", "pandas", "transformers"}),
         ("from llm_users import BedrockUser", {"openai", "pandas", "transformers"}),
     ],

@@ -223,3 +223,11 @@ def test_a_cut_through_a_secret_shows_nothing_of_it(length: int) -> None:
 @pytest.mark.parametrize("token", ["eyJhbGciOiJI.eyJzdWIi.c2lnbmF0", "eyJhbGciOiJI.eyJzdWIi."])
 def test_a_web_token_behind_other_words_goes_and_they_stay(token: str) -> None:
     assert secrets.redact(f"key-{token} and x") == "key-[redacted] and x"
+
+
+def test_values_of_headers_for_opentelemetry_are_redacted() -> None:
+    secrets.remember_environment(
+        {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-team=platform-9321,authorization=Basic%20d2FscnVz"}
+    )
+    for text in ("platform-9321", "Basic%20d2FscnVz", "d2FscnVz"):
+        assert text not in secrets.redact(f"headers: {text}.")

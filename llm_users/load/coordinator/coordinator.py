@@ -113,12 +113,13 @@ class Coordinator:
         self._observer = observer or RunObserver()
         self.options = Options()
         self.writer: RunWriter | None = None
-        self.active = False
+        self.active = self._is_live = False
         self.refused: str | None = None
         self.unusable: str | None = None
         """Why the endpoint cannot be used: all requests of the run failed, and the same requests would fail again."""
         self.ended_by_itself = False
         self._row_listeners: list[Callable[[RequestRecord], None]] = []
+        self._stage_listeners: list[Callable[[StageRecord, list[StageTotals]], None]] = []
         self._notes_for_next: list[str] = []
         self._over = Event()
         self._change = Event()
@@ -163,9 +164,17 @@ class Coordinator:
         assert self._current_pool is not None
         return self._current_pool
 
-    def watch_rows(self, listener: Callable[[RequestRecord], None]) -> None:
-        """Pass every row of all later runs to the listener after it was counted."""
+    def watch_rows(self, listener: Callable[[RequestRecord], None], *, live: bool = True) -> None:
+        """Pass every row of all later runs to the listener after it was counted.
+
+        ``live``: workers of these runs also send live metrics.
+        """
         self._row_listeners.append(listener)
+        self._is_live = self._is_live or live
+
+    def watch_stages(self, listener: Callable[[StageRecord, list[StageTotals]], None]) -> None:
+        """Pass the row of every finished stage of all later runs to the listener, with the totals of its workers."""
+        self._stage_listeners.append(listener)
 
     # The run.
 
@@ -212,7 +221,7 @@ class Coordinator:
             self.writer,
             clients,
             run_key,
-            live=bool(self._row_listeners),
+            live=self._is_live,
             rows_at_once=rows_at_once,
             withhold_keys=withhold_keys,
         )
@@ -915,6 +924,8 @@ class Coordinator:
         self._observer.stage_ends(plan.stage)
         record = self._pool.writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._pool.tell_of(record)
+        for listener in self._stage_listeners:
+            listener(record, totals)
         return record, totals
 
     def _close_stage(self) -> None:

@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from gevent.event import Event
@@ -34,6 +34,26 @@ from llm_users.transport.httpx import CachedRequest, HeadSigner
 from llm_users.transport.idle_queue import IdleQueue
 from llm_users.transport.pool import Pool
 from llm_users.transport.precise_timer import PreciseTimer
+
+
+class OpenSpan(Protocol):
+    """The span of a request in flight."""
+
+    trace_headers: tuple[tuple[str, str], ...]
+    """Names and values of the headers that pass the trace to the server."""
+
+    def end(self, record: RequestRecord) -> None:
+        """End the span with the times and results of the row."""
+
+
+class Tracing(Protocol):
+    """Records one span for each request of this process."""
+
+    def begin(self, record: RequestRecord) -> OpenSpan:
+        """Begin the span of a request whose API, model and endpoint are in the record."""
+
+    def end_run(self, note: Callable[[str], None]) -> None:
+        """Send all spans of the run, within a few seconds. ``note`` takes a text about lost spans."""
 
 
 @dataclass
@@ -76,6 +96,8 @@ class RunContext:
     """Set if arrivals determine when requests start."""
     output_counts: OutputCounts | None = None
     """Set if the output tokens of all answers are counted."""
+    tracing: Tracing | None = None
+    """Set if requests have spans (``--otel``)."""
     error_kinds: ErrorKinds = field(default_factory=ErrorKinds)
     model_names: ModelNames = field(default_factory=ModelNames)
     long_answers: Semaphore = field(default_factory=Semaphore)

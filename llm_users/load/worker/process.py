@@ -27,7 +27,7 @@ from llm_users.load.protocol.arrivals import ArrivalShare
 from llm_users.load.protocol.messages import LEASE_S, WorkerMessage
 from llm_users.load.protocol.stage import StageTotals, arrival_times_of
 from llm_users.load.worker.admission_gate import AdmissionGate, StartControl
-from llm_users.load.worker.context import RunContext, expect_context, install_context
+from llm_users.load.worker.context import RunContext, Tracing, expect_context, install_context
 from llm_users.load.worker.lag_probe import LagProbe
 from llm_users.load.worker.live_metrics import LiveReporter
 from llm_users.load.worker.open_loop import OpenLoop
@@ -79,6 +79,7 @@ class WorkerProcess(StartControl, GuardedWorker):
 
     ``keep`` takes finished records. ``flush`` sends the kept records and returns the total number of sent records.
     ``read_options`` returns the options of the run that begins; it raises ``OptionError`` if they are invalid.
+    ``tracing`` records the spans of requests; None: there are none.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class WorkerProcess(StartControl, GuardedWorker):
         flush: Callable[[], int],
         read_options: Callable[[], Options],
         link: MasterLink | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._environment = environment
+        self._tracing = tracing
         self.send = send
         self._keep = keep
         self._flush = flush
@@ -460,7 +463,10 @@ class WorkerProcess(StartControl, GuardedWorker):
             prompt_step=run.prompt_step,
             targets=RoundRobin(options.targets, run.worker) if options.targets else None,
             output_counts=output_counts,
+            tracing=self._tracing,
         )
+        if self._tracing is not None:
+            run_context.at_end.append(partial(self._tracing.end_run, self._note))
         for user_class in user_classes:
             targets = options.targets if user_class.model is None else ()
             own_host = user_class.host or host

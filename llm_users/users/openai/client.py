@@ -17,7 +17,7 @@ import httpx2
 from llm_users import secrets
 from llm_users.load.worker.context import RunContext
 from llm_users.transport import endpoint
-from llm_users.transport.client_rules import Redirects, UserCookies, bound_whole_body, no_cookies
+from llm_users.transport.client_rules import Redirects, UserCookies, add_trace_headers, bound_whole_body, no_cookies
 from llm_users.transport.connection import Origin, origin_of
 from llm_users.transport.httpx import GeventTransport, HeadSigner
 from llm_users.transport.tls import tls_context
@@ -259,6 +259,7 @@ def make_http_client(
     settings["cookies"] = UserCookies() if run_context.options.cookies else no_cookies()
     if run_context.options.transport == "fast":
         return httpx2.Client(transport=GeventTransport(pool), trust_env=False, **settings)
+    settings["event_hooks"]["request"].append(add_trace_headers)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     # Use the same rules for proxies and certificates as our transport.
     url = httpx2.URL(base_url)
