@@ -28,6 +28,7 @@ from llm_reports.sections.numbers import with_decimals
 from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Grid, Section, plain
+from llm_reports.sections.server_times import server_times_section
 from llm_reports.sections.stage_tables import gaps_section, intervals_section
 from llm_reports.sections.summary_table import FIRST_FIGURE, summary_section
 from llm_users.record import COL, UNSTEADY, cell
@@ -90,6 +91,7 @@ def page(content: Content) -> str:
         gaps=gaps_section(content.groups),
         intervals=intervals_section(content.groups),
         quota=quota_section(content.runs),
+        server_times=server_times_section(content.groups),
         all_figures=Grid(COLUMNS, all_lines),
     )
 
