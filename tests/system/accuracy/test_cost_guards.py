@@ -33,9 +33,9 @@ START_RATIO = 3.0
 
 The imports of Locust take about 0.3 s, and those of the openai SDK as long again."""
 
-KB_PER_USER = 25.0
-"""Memory of a user that waits for its first token, beyond a process with one user."""
-_USERS = 1000
+KB_PER_USER = 20.0
+"""Memory of a user that waits for its first token, from the difference of two processes with these numbers of users."""
+_FEW_USERS, _MANY_USERS = 200, 1500
 
 
 def test_cpu_per_token_is_near_that_of_a_plain_client() -> None:
@@ -61,9 +61,9 @@ def test_a_run_starts_little_later_than_bare_locust(tmp_path: Path) -> None:
 
 
 def test_a_waiting_user_takes_little_memory() -> None:
-    one = hold(1, 0.2, Timing(2.5, 0.05, 10), SimulatorEndpoint)
-    many = hold(_USERS, 2.0, Timing(5.0, 0.05, 10), SimulatorEndpoint)
-    kb = kb_per_user(one, many, lambda memory: memory.load_kb)
-    print(f"{kb:.1f} kB per user of {_USERS}")
+    few = hold(_FEW_USERS, 0.5, Timing(3.0, 0.05, 10), SimulatorEndpoint)
+    many = hold(_MANY_USERS, 2.0, Timing(5.0, 0.05, 10), SimulatorEndpoint)
+    kb = kb_per_user(few, many, lambda memory: memory.load_kb)
+    print(f"{kb:.1f} kB per user, from {_FEW_USERS} to {_MANY_USERS} users")
     assert many.measured.failed == 0
     assert 0 < kb < KB_PER_USER
