@@ -14,7 +14,8 @@ from typing import Any
 
 from llm_users.number_words import duration_text
 from llm_users.options.table import GROUPS, OPTIONS, Option
-from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, STAGE_COLUMNS, Column
+from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, SERVER_METRIC_COLUMNS, STAGE_COLUMNS, Column
+from llm_users.server_metrics.engines import METRICS
 from llm_users.simulator.bedrock.model_routes import TABLE
 from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
 
@@ -130,6 +131,13 @@ def columns() -> str:
         table(head, rows(STAGE_COLUMNS)),
         "## `PREFIX_llm_conversations.csv`: one row per conversation",
         table(head, rows(CONVERSATION_COLUMNS)),
+        "## `PREFIX_llm_server.csv`: one row per stage, server and metric",
+        table(head, rows(SERVER_METRIC_COLUMNS)),
+        "The metrics, each with the unit that its row has:",
+        table(
+            ["metric", "kind", "unit", "meaning"],
+            [[f"`{name}`", metric.kind, metric.unit, metric.meaning] for name, metric in METRICS.items()],
+        ),
     )
 
 

@@ -24,8 +24,10 @@ from llm_users.record import (
     COL,
     CONVERSATION_COLUMNS,
     REQUEST_COLUMNS,
+    SERVER_METRIC_COLUMNS,
     STAGE_COLUMNS,
     ConversationRecord,
+    ServerMetricRecord,
     StageRecord,
     cell,
     cells,
@@ -145,7 +147,8 @@ class FallbackFiles:
 class RunFiles:
     """The open files of a run.
 
-    Every CSV file has its header from the start; the file of conversations is created with the first conversation.
+    Every CSV file has its header from the start; the files of conversations and of the server's metrics are created
+    with their first line.
     Only ``flush``, ``write_manifest`` and ``close`` wait for the disk. Data that cannot be written to its file goes to
     a folder in the system's temporary folder, and ``on_trouble`` is called with a message.
     """
@@ -171,7 +174,9 @@ class RunFiles:
             # From an earlier run with this prefix.
             path_of(self.prefix, run_files.OFFSETS_CSV).unlink(missing_ok=True)
         self._conversations: Any = None
+        self._server_metrics: Any = None
         path_of(self.prefix, run_files.CONVERSATIONS_CSV).unlink(missing_ok=True)
+        path_of(self.prefix, run_files.SERVER_METRICS_CSV).unlink(missing_ok=True)
         self.flush()
 
     @property
@@ -213,6 +218,16 @@ class RunFiles:
                 )
                 return
         self._conversations.writerow([cell(getattr(record, column.name)) for column in CONVERSATION_COLUMNS])
+
+    def write_server_metric(self, record: ServerMetricRecord) -> None:
+        if self._server_metrics is None:
+            try:
+                names = [column.name for column in SERVER_METRIC_COLUMNS]
+                self._server_metrics = self._open(run_files.SERVER_METRICS_CSV, names)
+            except OSError as error:
+                self._on_trouble(f"the file of the server's metrics cannot be written ({error})")
+                return
+        self._server_metrics.writerow([cell(getattr(record, column.name)) for column in SERVER_METRIC_COLUMNS])
 
     def write_gaps(self, stage: int, counts: Mapping[int, int]) -> None:
         """Write the histogram of a stage's chunk gaps, one line per bucket."""

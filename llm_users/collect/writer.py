@@ -25,7 +25,7 @@ from llm_users.collect.spool import ShardReader
 from llm_users.collect.stage_stats import StageBook
 from llm_users.load.protocol.stage import StageTotals
 from llm_users.quantile import DurationHistogram
-from llm_users.record import COL, RequestRecord, StageLoad, StageRecord
+from llm_users.record import COL, RequestRecord, ServerMetricRecord, StageLoad, StageRecord
 from llm_users.run_files import MANIFEST_JSON, from_here
 from llm_users.secrets import redact
 
@@ -234,6 +234,11 @@ class RunWriter:
             gaps.merge(part.gap_counts)
         self._files.write_gaps(stage, gaps.counts)
         return record
+
+    def add_server_metrics(self, records: Iterable[ServerMetricRecord]) -> None:
+        """Write the server's own metrics of a stage."""
+        for record in records:
+            self._files.write_server_metric(record)
 
     def add_totals(self, totals: StageTotals) -> None:
         """Add the totals of a worker to a closed stage, whose row is revised at the end of the run."""

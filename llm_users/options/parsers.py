@@ -367,6 +367,24 @@ def amount(text: str) -> float:
     return value
 
 
+def server_metrics(text: str) -> tuple[str, ...]:
+    """Parse ``URL,...`` or ``off``, which is an empty tuple. Raises ``OptionError``."""
+    if text.strip() == "off":
+        return ()
+    urls = [part.strip() for part in text.split(",")]
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        except ValueError:
+            bad, parts = True, urlsplit("")
+        if bad:
+            raise OptionError(f"{url!r} is not a URL; write http://HOST:PORT/metrics, several with commas, or off")
+        if "@" in parts.netloc or any(is_secret_query(pair.partition("=")[0]) for pair in parts.query.split("&")):
+            raise OptionError("the URL contains credentials, but metrics are read without a key; leave them out")
+    return tuple(urls)
+
+
 def web_origin(text: str) -> str:
     """Check the scheme, host and port of a website and return the text unchanged."""
     parts = urlsplit(text)

@@ -548,6 +548,13 @@ class Options:
     report: bool = OUTPUT.switch(
         "Write the report folder at the end", details="It contains the tables, and a page with figures", common=True
     )
+    server_metrics: tuple[str, ...] | None = OUTPUT.option(
+        parsers.server_metrics,
+        "URL,...|off",
+        "The server's own metrics to record beside the client's",
+        details="Default: /metrics of each endpoint, if it answers with the metrics of a known server; never at "
+        "OpenAI, Azure and AWS",
+    )
     chunk_times: bool = OUTPUT.switch("Also write the arrival time of every chunk")
     framework: str | None = OUTPUT.option(str, "NAME", "Name of the serving framework in tables and files")
     metadata: dict[str, str] = OUTPUT.repeated(parsers.pair, "KEY=VALUE", "Note for the files", collect=dict)

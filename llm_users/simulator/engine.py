@@ -24,6 +24,7 @@ from llm_users.simulator.answer import Answer, Application, Reply
 from llm_users.simulator.http_wire import CONTINUE, BadRequest, RequestReader
 from llm_users.simulator.log import Entry, RequestLog, Totals
 from llm_users.simulator.poller import MAX_EVENTS, READ, WRITE, Poller
+from llm_users.simulator.server_metrics import ServerMetrics
 from llm_users.simulator.spec import Spec
 
 # Sending a batch takes about as long as reading MAX_EVENTS requests.
@@ -54,7 +55,7 @@ class Engine:
         self,
         listener: socket.socket,
         spec: Spec,
-        make_application: Callable[[Callable[[], dict[str, float]]], Application],
+        make_application: Callable[[Callable[[], dict[str, float]], Callable[[], bytes]], Application],
         log: RequestLog,
         poller: Poller,
     ) -> None:
@@ -76,7 +77,9 @@ class Engine:
         self._accepting = False
         self._stopping = False
         self.totals = Totals()
-        self._application = make_application(self.stats)
+        self._metrics = ServerMetrics(spec)
+        self._counts_metrics = spec.metrics != "off"
+        self._application = make_application(self.stats, self.metrics)
         self._accept_again()
 
     def watch(self, fd: int, on_ready: Callable[[], object]) -> None:
@@ -89,6 +92,10 @@ class Engine:
 
     def stats(self) -> dict[str, float]:
         return {**self.totals.report(), "active": self._active, "connections": len(self._connections)}
+
+    def metrics(self) -> bytes:
+        """Return the endpoint's own metrics in Prometheus' text format."""
+        return self._metrics.text(running=self._active, generation_tokens=self.totals.tokens)
 
     def run(self, *, limit_s: float = 0.0, stop_if: Callable[[], bool] | None = None) -> None:
         """Run the loop until `stop` is called, `limit_s` seconds have passed (0: no limit), or `stop_if` is true.
@@ -244,6 +251,7 @@ class Engine:
         totals = self.totals
         totals.requests += 1
         totals.peak_active = max(totals.peak_active, self._active)
+        self._metrics.started(answer.prompt_tokens)
         entry = Entry(
             response_id=answer.response_id,
             outcome="",
@@ -352,6 +360,8 @@ class Engine:
         if entry.sent_ns:
             entry.tokens = job.sent_tokens
             entry.first_ns, entry.last_ns = entry.sent_ns[0], entry.sent_ns[-1]
+        if self._counts_metrics:
+            self._metrics.ended(entry)
         self._log.write(entry)
 
 

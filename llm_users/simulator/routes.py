@@ -23,6 +23,7 @@ from llm_users.simulator.bedrock.routes import BedrockRoutes, is_bedrock
 from llm_users.simulator.http_wire import Request
 from llm_users.simulator.openai_wire import OpenAIAnswer
 from llm_users.simulator.quota import TokenQuotas
+from llm_users.simulator.server_metrics import CONTENT_TYPE
 from llm_users.simulator.spec import Spec
 from llm_users.simulator.sse_wire import MESSAGES, RESPONSES, SseAnswer, Typed
 
@@ -56,9 +57,10 @@ class _Refusal(Exception):
 class Routes:
     """The application of one endpoint."""
 
-    def __init__(self, spec: Spec, stats: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, spec: Spec, stats: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]) -> None:
         self._spec = spec
         self._stats = stats
+        self._metrics = metrics
         self._number = 0
         self._access = Access(spec)
         self._quotas = TokenQuotas(spec)
@@ -76,6 +78,8 @@ class Routes:
             "/v1/stats": ("GET", lambda request: self._json(request, self._stats())),
             "/health": ("GET", lambda request: self._json(request, {"status": "ok"})),
         }
+        if spec.metrics != "off":
+            self._paths["/metrics"] = "GET", self._metrics_text
         if spec.routes == "aws":
             for path in _NOT_ON_AWS:
                 del self._paths[path]
@@ -108,6 +112,11 @@ class Routes:
     def _models(self, request: Request) -> Reply:
         model = {"id": self._spec.model, "object": "model", "created": 1700000000, "owned_by": "llm-simulator"}
         return self._json(request, {"object": "list", "data": [model]})
+
+    def _metrics_text(self, request: Request) -> Reply:
+        headers = {"content-type": CONTENT_TYPE}
+        data = http_wire.response(200, self._metrics(), headers=headers, keep_alive=request.keep_alive)
+        return Reply(data, 200, close=not request.keep_alive)
 
     def _json(self, request: Request, value: Any) -> Reply:
         data = http_wire.response(200, openai_wire.json_bytes(value), keep_alive=request.keep_alive)

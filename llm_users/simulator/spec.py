@@ -398,6 +398,12 @@ class Spec:
         "body of an error: object, string, detail, text, empty",
     )
     retry_after: float = _key(0.0, "retry_after", _duration, "Retry-After header of injected errors; 0: none")
+    metrics: str = _key(
+        "off",
+        "metrics",
+        _one_of("off", "vllm"),
+        "serve /metrics with the counters and histograms of this server in Prometheus' text format: off, vllm",
+    )
     seed: int = _key(1, "seed", _whole(0, 2**63 - 1), "seed of jitter and injected errors")
     dialect: str = _key(
         "openai", "dialect", _one_of(*DIALECTS), f"preset that imitates a server: {', '.join(DIALECTS)}"

@@ -45,6 +45,7 @@ from llm_users.wiring.load_search import SearchStages
 from llm_users.wiring.paid_endpoints import log_expected_usage
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import Replay, check_input_files, check_keys, checked, tokenizer_identity
+from llm_users.wiring.server_metrics import RunServerMetrics
 from llm_users.wiring.start_checks import end_forked_workers
 from llm_users.wiring.worker_views import WorkerViews
 
@@ -124,6 +125,7 @@ class CoordinatorRole:
         remember_named([options.extra_body, options.metadata])
         self._stop_timeout = environment.stop_timeout or options.timeout_s
         self.worker_views: WorkerViews | None = None
+        self._server_metrics = RunServerMetrics(self._endpoints)
         self.coordinator = coordinator = Coordinator(
             self._send,
             self._clients,
@@ -133,6 +135,7 @@ class CoordinatorRole:
             before_stage=self._admit_workers,
             on_silence=self._on_silence,
             reserves_quota=any(getattr(c, "reserves_quota", False) for c in environment.user_classes),
+            observer=self._server_metrics,
         )
         self._inbox = CoordinatorInbox(coordinator.rank_in_run, coordinator.on_foreign)
         self._register_handlers()
@@ -506,6 +509,13 @@ class CoordinatorRole:
         environment = self.environment
         if not isinstance(self.runner, MasterRunner) or getattr(environment.parsed_options, "processes", None):
             check_keys(options, environment.user_classes, environment.host)
+
+    def _endpoints(self, options: Options) -> list[str]:
+        """Return the base URLs of the requests, as far as they are known."""
+        host = self.environment.host
+        classes = [c for c in self.environment.user_classes if hasattr(c, "prepare_process")]
+        hosts = [c.host or host for c in classes if not options.targets]
+        return [url for url in (*hosts, *(target.url or host for target in options.targets)) if url]
 
     def _give_up(self, why: str) -> None:
         """End a headless start that cannot succeed, while Locust waits for its workers."""

@@ -28,7 +28,7 @@ def is_paid(options: Options, user_classes: Iterable[Any], host: str | None) -> 
     target_urls: list[str | None] = [target.url for target in options.targets if target.url]
     urls = target_urls or [c.host or host for c in classes]
     # A class that needs no host knows the endpoint of its provider (Bedrock).
-    return any(map(_is_paid_url, filter(None, urls))) or (not all(urls) and any(not c.needs_host() for c in classes))
+    return any(map(is_paid_url, filter(None, urls))) or (not all(urls) and any(not c.needs_host() for c in classes))
 
 
 def log_expected_usage(
@@ -60,6 +60,7 @@ def log_expected_usage(
         logger.warning("the expected usage of the run is unknown: %s", error)
 
 
-def _is_paid_url(url: str) -> bool:
+def is_paid_url(url: str) -> bool:
+    """Return whether a provider that charges for requests serves this base URL."""
     name = urlsplit(url).hostname or ""
     return name in _PAID_HOSTS or name.endswith(_PAID_DOMAINS)

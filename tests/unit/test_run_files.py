@@ -16,7 +16,7 @@ from llm_users.run_files import RUN_SUFFIXES, absolute, default_prefix, from_her
 def test_the_names_that_users_rely_on_are_these() -> None:
     assert RUN_SUFFIXES == (
         "_llm_requests.csv", "_llm_stages.csv", "_llm_gaps.csv", "_llm_offsets.csv", "_llm_conversations.csv",
-        "_llm_run.json", "_llm_gate.xml", "_llm_find.csv", "_report",
+        "_llm_server.csv", "_llm_run.json", "_llm_gate.xml", "_llm_find.csv", "_report",
     )  # fmt: skip
     assert run_files.LOCUST_SUFFIXES == ("_stats.csv", "_stats_history.csv", "_failures.csv", "_exceptions.csv")
     assert (run_files.LOCK_FILE, run_files.SPOOL_FOLDER) == ("_llm_run.lock", "_llm_spool")

@@ -57,6 +57,28 @@ _BARRIER_MARGIN_S = 15.0
 _NO_STAGE = StagePlan(0, StageLoad())
 
 
+class RunObserver:
+    """Observes a run and its stages. This one does nothing."""
+
+    def run_begins(self, options: Options, writer: RunWriter, note: Callable[[str], None]) -> None:
+        """Process the beginning of a run, before its first stage. The run waits for the return.
+
+        ``note`` writes a text into the log and the manifest.
+        """
+
+    def row(self, record: RequestRecord) -> None:
+        """Process a row after it was counted."""
+
+    def stage_starts(self, stage: int) -> None:
+        """Process that the users of a stage are let through now. The method must not wait."""
+
+    def stage_ends(self, stage: int) -> None:
+        """Process that all requests of a stage have ended and their rows have arrived. The run waits for the return."""
+
+    def run_ends(self) -> None:
+        """Process the end of a run."""
+
+
 class Coordinator:
     """Coordinates one run after another. ``writer`` holds the rows of the current run.
 
@@ -64,7 +86,7 @@ class Coordinator:
     ``make_writer`` creates the files of a run; its last argument observes the rows. ``make_stages`` creates the stages.
     ``stop_run`` stops Locust's test. ``before_stage`` is called before a stage is announced. ``on_silence`` is called
     repeatedly with the silent workers and whether other workers are active. ``reserves_quota``: the endpoint reserves
-    tokens of quota.
+    tokens of quota. ``observer`` observes the run.
     """
 
     def __init__(
@@ -78,6 +100,7 @@ class Coordinator:
         before_stage: Callable[[], None] = lambda: None,
         on_silence: Callable[[set[str | None], bool], None] = lambda _silent, _others: None,
         reserves_quota: bool = False,
+        observer: RunObserver | None = None,
     ) -> None:
         self._send = send
         self._clients = clients
@@ -87,6 +110,7 @@ class Coordinator:
         self._before_stage = before_stage
         self._on_silence = on_silence
         self._reserves_quota = reserves_quota
+        self._observer = observer or RunObserver()
         self.options = Options()
         self.writer: RunWriter | None = None
         self.active = False
@@ -192,6 +216,7 @@ class Coordinator:
             rows_at_once=rows_at_once,
             withhold_keys=withhold_keys,
         )
+        self._observer.run_begins(options, self.writer, self.note)
         self._announce(1, first or StageSpec(StageLoad(users)), free=first is None)
         if self._pool.distributed:
             self._watching = gevent.spawn(self._look_after)
@@ -325,6 +350,7 @@ class Coordinator:
             pool.recover()
         self._closed_stage, self._plan = 0, _NO_STAGE
         self._judge_failures()
+        self._observer.run_ends()
         pool.settle(self.refused)
         self.active = self._finishing = False
         self._over.set()
@@ -594,6 +620,7 @@ class Coordinator:
         self._failure_log.add(record)
         self._first_answers.add(record)
         failed = self._sequence.seen(record)
+        self._observer.row(record)
         for listener in self._row_listeners:
             listener(record)
         plan = self._plan
@@ -839,6 +866,7 @@ class Coordinator:
             length = self._spec.length_text(plan.requests, plan.measure_s)
             logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)
             self._told_at = time.monotonic()
+        self._observer.stage_starts(plan.stage)
         self._pool.admit_users(plan)
 
     def _stop_if_done(self) -> None:
@@ -884,6 +912,7 @@ class Coordinator:
         assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
         totals = [assignment.totals for assignment in assignments if assignment.totals is not None]
         self._pool.recover()
+        self._observer.stage_ends(plan.stage)
         record = self._pool.writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._pool.tell_of(record)
         return record, totals

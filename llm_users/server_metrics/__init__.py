@@ -1,0 +1,1 @@
+"""The metrics that inference servers publish about themselves, sampled during a run (``--llm-server-metrics``)."""

@@ -1,0 +1,163 @@
+"""Reads a server's metrics from Prometheus' text format, only as far as the table of engines needs them.
+
+A server prints many more samples than the table has, and parsing all of them takes several milliseconds. Lines of other
+samples are therefore dropped before the parser sees them.
+"""
+
+from __future__ import annotations
+
+import math
+import os.path
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from llm_users.secrets import redact_start
+from llm_users.server_metrics.engines import ADDED, COUNTER, ENGINES, HISTOGRAM, METRICS, Source
+
+_MOST_LINES = 20_000
+"""The most lines of the table that one answer may have. A server with 1,000 label sets has fewer."""
+
+OPENMETRICS = "application/openmetrics-text"
+"""The content type of the other text format, which has its own parser."""
+
+_EXEMPLAR = re.compile(rb"(?<=[\dfN]) # \{.*")
+"""An exemplar follows the value of its sample."""
+_PARTS = ("_bucket", "_sum", "_count")
+
+
+class NotMetrics(ValueError):
+    """The answer is not text in Prometheus' format. The message says what the server did."""
+
+
+@dataclass(slots=True)
+class HistogramValue:
+    """A histogram since the start of the server: cumulative counts by upper bound, the sum and the count."""
+
+    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
+    total: float = 0.0
+    count: float = 0.0
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one answer says: the values of gauges and counters and the histograms, by our names of the metrics."""
+
+    engine: str
+    values: dict[str, float] = field(default_factory=dict)
+    histograms: dict[str, HistogramValue] = field(default_factory=dict)
+
+
+def engine_of(body: bytes) -> str | None:
+    """Return the engine whose samples the text has, or None."""
+    for engine, pattern in _WHOLE.items():
+        if pattern.search(b"\n" + body):
+            return engine
+    return None
+
+
+def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Reading:
+    """Return the metrics of this engine in an answer. ``histograms``: also the histograms, which have most lines.
+
+    Raises ``NotMetrics``.
+    """
+    patterns = _WHOLE if histograms else _VALUES
+    lines = patterns[engine].findall(b"\n" + body)
+    if len(lines) > _MOST_LINES:
+        raise NotMetrics(f"answers with {len(lines)} lines of known metrics, more than {_MOST_LINES}")
+    is_open = content_type.partition(";")[0].strip().lower() == OPENMETRICS
+    if is_open:
+        # Without the lines of the types, each name of a sample is a family, whose samples must follow each other.
+        lines = sorted((_EXEMPLAR.sub(b"", line) for line in lines), key=lambda line: line.partition(b"{")[0])
+    text = "".join(f"{line.decode(errors='replace')}\n" for line in lines)
+    try:
+        if is_open:
+            families = openmetrics_parser.text_string_to_metric_families(f"{text}# EOF\n")  # type: ignore[no-untyped-call]
+        else:
+            families = text_string_to_metric_families(text)
+        samples = _by_name(sample for family in families for sample in family.samples)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise NotMetrics(f"answers with text that cannot be parsed ({redact_start(str(error), 100)})") from None
+    reading = Reading(engine)
+    for name, sources in ENGINES[engine].items():
+        for source in sources:
+            if METRICS[name].kind == HISTOGRAM:
+                found = histograms and _histogram(samples, source, reading, name)
+            else:
+                found = _value(samples, source, reading, name)
+            if found:
+                break
+    for name, part in ADDED.get(engine, {}).items():
+        if name in reading.values:
+            reading.values[name] += reading.values.get(part, 0.0)
+    return reading
+
+
+def _by_name(samples: Iterable[Sample]) -> Mapping[str, list[Sample]]:
+    by_name = defaultdict(list)
+    for sample in samples:
+        by_name[sample.name].append(sample)
+    return by_name
+
+
+def _matching(samples: Mapping[str, list[Sample]], source: Source, part: str = "") -> Iterator[Sample]:
+    """Yield the finite samples of a source."""
+    for sample in samples.get(source.sample + part, ()):
+        has_labels = all(sample.labels.get(label) == value for label, value in source.labels.items())
+        if has_labels and math.isfinite(sample.value):
+            yield sample
+
+
+def _value(samples: Mapping[str, list[Sample]], source: Source, reading: Reading, name: str) -> bool:
+    values = [sample.value * source.scale for sample in _matching(samples, source)]
+    if not values:
+        return False
+    total = math.fsum(values)
+    if math.isfinite(total) and (METRICS[name].kind != COUNTER or total >= 0):
+        reading.values[name] = total / len(values) if METRICS[name].averaged else total
+    return True
+
+
+def _histogram(samples: Mapping[str, list[Sample]], source: Source, reading: Reading, name: str) -> bool:
+    value = HistogramValue()
+    for sample in _matching(samples, source, "_bucket"):
+        try:
+            value.buckets[float(sample.labels["le"]) * source.scale] += sample.value
+        except (KeyError, ValueError):
+            raise NotMetrics(f"answers with a bucket of {source.sample} without an upper bound") from None
+    counts = [sample.value for sample in _matching(samples, source, "_count")]
+    value.total = math.fsum(sample.value * source.scale for sample in _matching(samples, source, "_sum"))
+    value.count = math.fsum(counts)
+    if not counts:
+        return False
+    reading.histograms[name] = value
+    return True
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[bytes]:
+    """Return a pattern that finds the lines of these samples.
+
+    The common start of the names comes first, because the search for a fixed text is fast.
+    """
+    names = sorted(set(names))
+    start = os.path.commonprefix(names)  # noqa: RUF071 - names, not paths
+    rest = "|".join(re.escape(name[len(start) :]) for name in names)
+    return re.compile(rf"\n({re.escape(start)}(?:{rest})[{{ \t][^\n]*)".encode())
+
+
+def _samples(engine: str, *, histograms: bool) -> Iterator[str]:
+    for name, sources in ENGINES[engine].items():
+        for source in sources:
+            if METRICS[name].kind != HISTOGRAM:
+                yield source.sample
+            elif histograms:
+                yield from (source.sample + part for part in _PARTS)
+
+
+_VALUES = {engine: _pattern(_samples(engine, histograms=False)) for engine in ENGINES}
+_WHOLE = {engine: _pattern(_samples(engine, histograms=True)) for engine in ENGINES}
