@@ -176,6 +176,7 @@ class OpenAIAnswer(WireAnswer):
             or (self._reasoning and spec.reasoning_shown != "full")
         )
         self.answered, self._digits = numerals.answer(spec, number, body.question(), active)
+        self._begun_ns = self._first_ns = time.monotonic_ns()
         self._model = body.model or spec.model
         self._created = int(time.time())
         options = body.stream_options
@@ -204,6 +205,8 @@ class OpenAIAnswer(WireAnswer):
     def piece(self, start: int) -> tuple[bytes, int]:
         if start >= self.tokens:  # an error before the first token
             return b"", 0
+        if not start:
+            self._first_ns = time.monotonic_ns()
         if not self._is_plain:
             return self._general_piece(start)
         end = min(self._reasoning, self.tokens) if start < self._reasoning else self.tokens
@@ -275,14 +278,16 @@ class OpenAIAnswer(WireAnswer):
             fields = {"message": STREAM_ERRORS[error], "type": error, "param": None, "code": None}
             return self.ended(self.framed(b"data: " + json_bytes({"error": fields}) + b"\n\n"))
         usage = b',"usage":' + json_bytes(self._usage())
+        times = b"".join(b',"%b":%b' % (name.encode(), json_bytes(value)) for name, value in self._times().items())
         delta = b'"delta":{},' if self._chat else b'"text":"",'
         finish = delta + b'"logprobs":null,"finish_reason":"%b"}]' % self.spec.finish.encode()
         in_finish = usage if self.spec.usage == "finish" else b""
         if self.spec.usage == "every":
             in_finish = b',"usage":' + json_bytes(self._counts(self.tokens))
+        in_finish += b"" if self._usage_event else times
         data = self.held + self.framed(self._start + finish + in_finish + b"}\n\n")
         if self._usage_event:
-            data += self.framed(b"data: " + self._base + b',"choices":[]' + usage + b"}\n\n")
+            data += self.framed(b"data: " + self._base + b',"choices":[]' + usage + times + b"}\n\n")
         if self.spec.done:
             data += self.framed(b"data: [DONE]\n\n")
         return self.ended(data)
@@ -299,7 +304,32 @@ class OpenAIAnswer(WireAnswer):
         if self._reasoning and self.spec.reasoning_counted:
             thoughts = sum(min(self._reasoning, length) for length in self._lengths)
             usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+        if self.spec.server_times == "groq":
+            usage |= self._phases()
         return usage
+
+    def _times(self) -> dict[str, Any]:
+        """Return the fields beside usage with the times of this answer until now, if the spec asks for them."""
+        if self.spec.server_times == "cerebras":
+            return {"time_info": {**self._phases(), "created": self._created}}
+        if self.spec.server_times != "llamacpp":
+            return {}
+        phases, cached = self._phases(), min(self.spec.cached, self.prompt_tokens)
+        timings = {
+            "cache_n": cached,
+            "prompt_n": self.prompt_tokens - cached,
+            "prompt_ms": phases["prompt_time"] * 1e3,
+            "predicted_n": sum(self._lengths),
+            "predicted_ms": phases["completion_time"] * 1e3,
+        }
+        return {"timings": timings}
+
+    def _phases(self) -> dict[str, float]:
+        """Return the times in seconds from the request to the first token, and from there until now."""
+        prompt_s, total_s = ((ns - self._begun_ns) / 1e9 for ns in (self._first_ns, time.monotonic_ns()))
+        return {
+            "queue_time": 0.0, "prompt_time": prompt_s, "completion_time": total_s - prompt_s, "total_time": total_s,
+        }  # fmt: skip
 
     def _counts(self, tokens: int) -> dict[str, Any]:
         tokens = self.spec.usage_tokens(tokens)
@@ -316,6 +346,7 @@ class OpenAIAnswer(WireAnswer):
         }
         if self.spec.usage != "off":
             body["usage"] = self._usage()
+        body |= self._times()
         return self.whole_response(json_bytes(body), {"x-request-id": self.response_id})
 
     def _whole_choice(self, index: int, length: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ DIALECTS: dict[str, dict[str, str]] = {
         "comments": "1s",
         "hangup": "on",
         "stop_token": "silent",
+        "server_times": "llamacpp",
     },
     "transformers": {"role": "early", "usage": "finish", "done": "off", "stop_token": "silent"},
 }
@@ -259,6 +260,13 @@ class Spec:
         True, "reasoning_counted", _switch, "usage contains the number of reasoning tokens (OpenAI's APIs): on, off"
     )
     tool: int = _key(0, "tool", _whole(0, 1_000_000), "tool call argument tokens at the end of an answer (not chat)")
+    server_times: str = _key(
+        "off",
+        "server_times",
+        _one_of("off", "llamacpp", "groq", "cerebras"),
+        "the server's own times at the end of a chat or legacy completion, as these servers send them: off, llamacpp, "
+        "groq, cerebras",
+    )
     cached: int = _key(
         0, "cached", _whole(0, 1_000_000), "maximum number of prompt tokens that usage reports as read from a cache"
     )

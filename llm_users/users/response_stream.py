@@ -8,6 +8,7 @@ headers, and detects a JSON body or an HTML page instead of a stream. The module
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from llm_users.record import RequestRecord
@@ -103,13 +104,15 @@ class ResponseStream:
     """Bytes of the last event that do not occur in other events; None if there are none."""
     streamed = True
     """False: the request asked for the whole answer at once, so no token has a time."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """The headers of a whole answer, with names in lower case. A stream does not keep its headers."""
 
     def __init__(
         self, status: int, request_id: str | None, headers: Mapping[str, str], *, streamed: bool = True
     ) -> None:
         """Create a stream. ``headers`` are those of the response, with names in lower case."""
         if not streamed:
-            self.streamed, self.last_event = False, None
+            self.streamed, self.last_event, self.headers = False, None, headers
         self.status = status
         self.request_id = request_id
         self._framed = "content-length" in headers

@@ -70,6 +70,8 @@ class _Event(msgspec.Struct, gc=False):
     usage: Any = None
     error: Any = None
     x_groq: Any = None
+    timings: Any = None
+    time_info: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Event)
@@ -90,6 +92,8 @@ class OpenAIEvents(Events):
         self._other_calls: defaultdict[int, ToolCalls] = defaultdict(ToolCalls)
         self._usage = OpenAIUsage()
         self._streams_reasoning = False  # the reasoning itself is streamed, not only a summary
+        self.timings: Any = None  # llama.cpp's own times, of the latest event that had them
+        self.time_info: Any = None  # Cerebras' own times
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -139,6 +143,8 @@ class OpenAIEvents(Events):
                     self._special_choice(choice, stamp_ns, clock_ns)
         if event.usage or event.x_groq is not None:
             self._take_usage(event, stamp_ns, clock_ns)
+        if event.timings is not None or event.time_info is not None:
+            self._take_times(event.timings, event.time_info)
 
     def take_texts(self, events: list[bytes], stamps_ns: Sequence[int], clocks_ns: Sequence[int]) -> int:
         while events and not events[-1].startswith(b"{"):  # [DONE]
@@ -279,6 +285,11 @@ class OpenAIEvents(Events):
         else:
             self._usage.take(usage)
 
+    def _take_times(self, timings: Any, time_info: Any) -> None:
+        """Keep the server's own times. Some servers send them with every chunk; the latest ones are of the end."""
+        self.timings = timings or self.timings
+        self.time_info = time_info or self.time_info
+
     def _count_tokens(self, usage: dict[str, Any], stamp_ns: int, clock_ns: int, index: int) -> None:
         """Record the running token count of a choice, which some servers send with every chunk."""
         tokens = usage.get("completion_tokens")
@@ -313,6 +324,8 @@ class OpenAIEvents(Events):
             usage=value.get("usage"),
             error=value.get("error"),
             x_groq=value.get("x_groq"),
+            timings=value.get("timings"),
+            time_info=value.get("time_info"),
         )
 
     def take_whole(self, body: bytes) -> None:
@@ -323,6 +336,7 @@ class OpenAIEvents(Events):
         self.response_id = None if identifier is None else str(identifier)
         if isinstance(usage, dict):
             self._usage.take(usage)
+        self._take_times(value.get("timings"), value.get("time_info"))
         for index, choice in enumerate(list_of(value.get("choices"))):
             if isinstance(choice, dict):
                 self._whole_choice(index, choice)

@@ -32,6 +32,7 @@ from llm_users.users.openai.client import (
 )
 from llm_users.users.openai.events import OpenAIEvents
 from llm_users.users.openai.responses import ResponseEvents, ResponsesApiStream, input_of
+from llm_users.users.openai.server_times import fill_llama_timings, fill_phase_times, fill_tgi_headers
 from llm_users.users.response_stream import ResponseStream, SseResponseStream
 from llm_users.users.token_counts import fill_openai_usage
 
@@ -339,5 +340,10 @@ class _CompletionStream(SseResponseStream):
         usage = self.events.usage
         if isinstance(usage, dict):
             fill_openai_usage(record, usage, "prompt", "completion")
+            fill_phase_times(record, usage)  # Groq
         else:
             self.note_missing_usage(record)
+        if not self.streamed:
+            fill_tgi_headers(record, self.headers)
+        fill_phase_times(record, self.events.time_info)
+        fill_llama_timings(record, self.events.timings)

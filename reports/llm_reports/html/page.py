@@ -29,6 +29,7 @@ from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Grid, Section, plain
 from llm_reports.sections.server_metrics import server_sections
+from llm_reports.sections.server_times import server_times_section
 from llm_reports.sections.stage_tables import gaps_section, intervals_section
 from llm_reports.sections.summary_table import FIRST_FIGURE, summary_section
 from llm_users.record import COL, UNSTEADY, cell
@@ -92,6 +93,7 @@ def page(content: Content) -> str:
         intervals=intervals_section(content.groups),
         quota=quota_section(content.runs),
         servers=server_sections(content.server_stages),
+        server_times=server_times_section(content.groups),
         all_figures=Grid(COLUMNS, all_lines),
     )
 

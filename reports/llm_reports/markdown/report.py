@@ -19,6 +19,7 @@ from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
 from llm_reports.sections.section import Section, bullets, escaped, section_text, wrapped
 from llm_reports.sections.server_metrics import server_sections
+from llm_reports.sections.server_times import server_times_section
 from llm_reports.sections.stage_tables import curve_section, gaps_section, intervals_section
 from llm_reports.sections.summary_table import summary_section, terminal_section
 from llm_reports.slo.gate import Gate
@@ -61,6 +62,7 @@ def files(content: Content) -> dict[str, str]:
         knee_section(content.points),
         gaps_section(groups),
         intervals_section(groups),
+        server_times_section(groups),
         quota_section(content.runs),
     )
     parts = [f"# LLM load test\n\n{runs}\n", tables_and_notes(content), _text(more)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.system.llama.recording_proxy import RecordingProxy
 
 HERE = Path(__file__).parent
 TABLES = pytest.StashKey[str]()
+DIFFERENCES = pytest.StashKey[dict[str, list[float]]]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -23,11 +25,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The tables of the sweep, as the command printed them."""
+    """Write the tables of the sweep as the command printed them, and the differences from the server's own times."""
     tables = config.stash.get(TABLES, "")
     if tables:
         terminalreporter.section("sweep against llama.cpp")
         terminalreporter.write(tables)
+    differences = config.stash.get(DIFFERENCES, {})
+    if differences:
+        terminalreporter.section("client minus server, one user, ms")
+    for name, values in differences.items():
+        figures = f"min {min(values) * 1e3:.2f}, median {median(values) * 1e3:.2f}, max {max(values) * 1e3:.2f}"
+        terminalreporter.write(f"{name}: {figures} of {len(values)} requests\n")
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,17 @@ from statistics import median
 import pytest
 
 from tests.system.llama.command import Counted, Recorded
+from tests.system.llama.conftest import DIFFERENCES
 
 PROXY_S = 0.005
 """Two hops over loopback through another interpreter, on a machine whose cores the model keeps busy."""
 
 BEFORE_PROMPT_S = 0.25
 """From the request's arrival to the start of its prompt: reading, template, tokens, waiting for the current batch."""
+
+
+AROUND_ANSWER_S = 0.05
+"""The median of the client's times minus the server's: both hops, HTTP, template and tokens on shared cores."""
 
 
 @pytest.fixture(params=["chat", "completions", "conversation"])
@@ -64,6 +69,27 @@ def test_the_first_token_comes_when_the_prompt_is_done(chat: Recorded) -> None:
     for row, said in chat.pairs():
         ours_s, prompt_s = float(row["ttft_s"]), said.timings["prompt_ms"] / 1e3
         assert prompt_s - PROXY_S <= ours_s <= prompt_s + BEFORE_PROMPT_S
+
+
+def test_the_rows_have_the_server_s_own_times(recorded: Recorded) -> None:
+    for row, said in recorded.pairs():
+        prompt_s, predicted_s = said.timings["prompt_ms"] / 1e3, said.timings["predicted_ms"] / 1e3
+        assert float(row["server_ttft_s"]) == pytest.approx(prompt_s)
+        assert float(row["server_latency_s"]) == pytest.approx(prompt_s + predicted_s)
+
+
+def test_the_client_s_times_are_the_server_s_plus_http_and_the_queue(
+    chat: Recorded, pytestconfig: pytest.Config
+) -> None:
+    """One user, so that no request waits for a slot. The difference is two hops, parsing and the chat template."""
+    rows = chat.run.measured
+    off_first_s = [float(row["ttft_s"]) - float(row["server_ttft_s"]) for row in rows]
+    off_whole_s = [float(row["end_to_end_latency_s"]) - float(row["server_latency_s"]) for row in rows]
+    pytestconfig.stash[DIFFERENCES] = {"TTFT": off_first_s, "E2E": off_whole_s}
+    assert min(off_first_s) > -PROXY_S
+    assert median(off_first_s) < AROUND_ANSWER_S
+    assert min(off_whole_s) > -PROXY_S
+    assert median(off_whole_s) < AROUND_ANSWER_S
 
 
 def test_legacy_completions_are_known_by_their_name(completions: Recorded) -> None:
