@@ -265,6 +265,8 @@ class CoordinatorRole:
         if self._repeated is not None and writer is not None and writer.book.started:
             self._repeated.remember()
         if search is not None and writer is not None and writer.book.started and not self._search_text:
+            if self.coordinator.run_time_is_over:
+                search.ended_by_run_time(float(self.environment.parsed_options.run_time))
             writer.write_manifest(find=search.entry())
             logger.info("%s", search.said)
             self._search_text = run_report.publish_search(self.prefix)

@@ -94,6 +94,7 @@ class Coordinator:
         self.unusable: str | None = None
         """Why the endpoint cannot be used: all requests of the run failed, and the same requests would fail again."""
         self.ended_by_itself = False
+        self.run_time_is_over = False
         self._row_listeners: list[Callable[[RequestRecord], None]] = []
         self._notes_for_next: list[str] = []
         self._over = Event()
@@ -167,7 +168,7 @@ class Coordinator:
             logger.error("the run is refused: %s", self.refused)
             return
         self.active = True
-        self.ended_by_itself = self._others_said = False
+        self.ended_by_itself = self._others_said = self.run_time_is_over = False
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
         self._measured = 0
@@ -208,6 +209,7 @@ class Coordinator:
             logger.info("%s", self._progress(now))
         if self._deadline is not None and now >= self._deadline and self._ending is None:
             self._ending = "the run time is over"
+            self.run_time_is_over = True
             self._end_stage()
             self.ended_by_itself = True
             return None
@@ -314,7 +316,7 @@ class Coordinator:
         if self._watching is not None:
             self._watching.kill(block=False)
         if cut_short:
-            where = f"in stage {plan.stage} of {self.stages}" if not plan.free else "early"
+            where = f"in stage {plan.stage} of {self._sequence.total_text}" if not plan.free else "early"
             pool.fall_short(f"the run was ended {where}, before everything requested was measured")
         self.workers.settle()
         self._stop_gathering_timer()
@@ -837,7 +839,7 @@ class Coordinator:
             self._plan = plan = replace(plan, load=plan.load.with_users(self._ready), requests=requests)
         if not plan.free:
             length = self._spec.length_text(plan.requests, plan.measure_s)
-            logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)
+            logger.info("stage %d of %s: %s, %s", plan.stage, self._sequence.total_text, plan.load.text, length)
             self._told_at = time.monotonic()
         self._pool.admit_users(plan)
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llm_reports.errors import InputError
-from llm_reports.metrics.groups import groups
-from llm_reports.metrics.steadiness import steadiness_by_stage
+from llm_reports.metrics.groups import Group, groups
+from llm_reports.metrics.steadiness import UNKNOWN, steadiness_by_stage
 from llm_reports.run import Run
 from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import least_requests
@@ -83,9 +83,9 @@ class LevelFigures:
         return "; ".join(dict.fromkeys(reasons))
 
     def could_decide(self, stages: int) -> bool:
-        """Return whether this number of stages would have enough requests to decide the undecided objectives."""
+        """Return whether this number of stages would have enough independent requests for the undecided objectives."""
         return all(
-            judgement.n * stages / len(self.stages) >= least_requests(judgement.objective)
+            _independent(judgement) * stages / len(self.stages) >= least_requests(judgement.objective)
             for judgement in self.judgements
             if judgement.verdict is Verdict.UNDECIDED
         )
@@ -97,18 +97,18 @@ class LevelFigures:
 
 def level_figures(run: Run, level: float, stages: Sequence[int], objectives: Objectives) -> LevelFigures:
     """Return the figures of all stages of one level combined."""
-    level_groups = groups([_as_one_stage(run, stages)])
+    of_level = level_groups(run, stages)
     measured = run.stages[run.stages[COL.stage].isin(stages) & (run.stages[COL.measure_s] > 0)]
     seconds = float(measured[COL.measure_s].sum())
-    judged = [[judge(group, objective) for group in level_groups] for objective in objectives.all]
+    judged = [[judge(group, objective) for group in of_level] for objective in objectives.all]
     return LevelFigures(
         level=level,
         stages=tuple(stages),
-        requests=sum(group.counts.measured for group in level_groups),
-        failed=sum(group.counts.failed for group in level_groups),
+        requests=sum(group.counts.measured for group in of_level),
+        failed=sum(group.counts.failed for group in of_level),
         judgements=tuple(_worst_of(judgements) for judgements in judged if judgements),
         tokens_per_s=float(measured[COL.window_tokens].sum()) / seconds if seconds else math.nan,
-        unsteady=any(group.steadiness == UNSTEADY for group in level_groups),
+        unsteady=any(group.steadiness == UNSTEADY for group in of_level),
     )
 
 
@@ -167,11 +167,11 @@ def search_of(run: Run) -> Search | None:
         return None
 
 
-def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
-    """Return the run with these stages combined into one stage.
+def level_groups(run: Run, stages: Sequence[int], *, count_connect: bool = False) -> list[Group]:
+    """Return the groups of these stages of one level, combined into one stage.
 
     Stages limited by the client are excluded if there are other stages. The combined stage is unsteady if at least half
-    of the stages are.
+    of the stages with a known steadiness are.
     """
     selected = run.stages[run.stages[COL.stage].isin(stages)]
     healths = {int(stage): str(health) for stage, health in zip(selected[COL.stage], selected[COL.health], strict=True)}
@@ -179,17 +179,25 @@ def _as_one_stage(run: Run, stages: Sequence[int]) -> Run:
     rows = run.requests[run.requests[COL.stage].isin(usable)]
     of_usable = (healths.get(stage, "") for stage in usable)
     health = max(of_usable, key=lambda name: _HEALTHS.index(name) if name in _HEALTHS else 0)
-    states = steadiness_by_stage(dataclasses.replace(run, requests=rows))
-    unsteady = sum(states.get(stage) == UNSTEADY for stage in usable)
-    steadiness = UNSTEADY if 2 * unsteady >= len(usable) else STEADY
-    as_one = selected[selected[COL.stage].isin(usable)].head(1)
-    as_one = as_one.assign(stage=usable[0], health=health, steadiness=steadiness)
-    return dataclasses.replace(run, requests=rows.assign(stage=usable[0]), stages=as_one)
+    by_stage = steadiness_by_stage(dataclasses.replace(run, requests=rows))
+    known = [state for stage in usable if (state := by_stage.get(stage, UNKNOWN)) in (STEADY, UNSTEADY)]
+    unsteady = known.count(UNSTEADY)
+    steadiness = UNKNOWN if not known else UNSTEADY if 2 * unsteady >= len(known) else STEADY
+    as_one = selected[selected[COL.stage].isin(usable)].head(1).assign(stage=usable[0], health=health)
+    combined = dataclasses.replace(run, requests=rows.assign(stage=usable[0]), stages=as_one)
+    # The rows of several stages together show no steadiness, because the stages have pauses between them.
+    return [
+        dataclasses.replace(group, steadiness=steadiness) for group in groups([combined], count_connect=count_connect)
+    ]
 
 
 def _worst_of(judgements: Sequence[Judgement]) -> Judgement:
     verdict = worst(judgement.verdict for judgement in judgements)
     return max((judgement for judgement in judgements if judgement.verdict == verdict), key=_share_of_limit)
+
+
+def _independent(judgement: Judgement) -> float:
+    return judgement.n if math.isnan(judgement.effective) else judgement.effective
 
 
 def _share_of_limit(judgement: Judgement) -> float:

@@ -19,6 +19,7 @@ from llm_reports.llmperf.results import duration_s
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group, unstreamed
 from llm_reports.metrics.outcomes import dropped
+from llm_reports.metrics.steadiness import UNKNOWN
 from llm_reports.sections.numbers import shown
 from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
@@ -28,6 +29,7 @@ from llm_users.number_words import lasting
 from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
+TOO_SHORT = "the stage is too short to show whether its queue grows: run it much longer than an answer takes"
 ALL_STAGES, BEST_STAGE = "all", "best"
 _SLOW = 3.0  # an effective size below this value means that the values change over the length of the whole stage
 
@@ -144,6 +146,8 @@ def judge(group: Group, objective: Objective) -> Judgement:
         reason = f"{reason}. Also, {doubts}"
     if group.steadiness == UNSTEADY and verdict is not Verdict.FAILED:
         verdict, reason = _unsteady(objective, result)
+    elif group.load.is_open and group.steadiness == UNKNOWN and verdict is Verdict.PASSED:
+        verdict, reason = Verdict.UNDECIDED, f"{TOO_SHORT} (measured: {reason})"
     if objective.name == ERRORS and group.counts.throttled and result.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} failed requests were throttled)"
     return Judgement(
