@@ -391,11 +391,12 @@ class CoordinatorRole:
         if options.slo is None or writer is None:
             return 0
         import llm_reports
+        from llm_reports.metrics.load_search import gate_of_runs
 
         writer.flush()
         try:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
-            gate = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
+            gate = gate_of_runs(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
             self._gate_text = llm_reports.gate_text(gate)
             llm_reports.publish_gate(gate, path_of(self.prefix, GATE_XML))
         except llm_reports.InputError as error:

@@ -257,7 +257,9 @@ class Coordinator:
         if self._deadline is not None:
             rest_s = self._deadline - now
             run_s = rest_s if run_s is None else min(run_s, rest_s)
-        return progress(plan, self.stages, counts, stage_left_s=stage_s, run_left_s=run_s)
+        return progress(
+            plan, self.stages, counts, total=self._sequence.total_text, stage_left_s=stage_s, run_left_s=run_s
+        )
 
     def await_change(self, timeout_s: float) -> None:
         """Wait until ``tick`` may return something else because the requests of the stage are done."""
