@@ -12,7 +12,7 @@ from functools import cached_property
 from llm_reports.llmperf.tables import Table, tables_of, with_new_notes
 from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
-from llm_reports.metrics.load_search import gate_of_runs, judged_groups
+from llm_reports.metrics.load_search import gate_of_runs, judged_groups, search_of
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.run import Run, named_apart
 from llm_reports.sections.summary_table import SummaryLine, summary_lines
@@ -71,6 +71,12 @@ class Content:
     def points(self) -> list[StagePoint]:
         """The stages as points of the curve, evaluated with the objectives if there are any."""
         return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
+
+    @cached_property
+    def drawn_objectives(self) -> Objectives | None:
+        """The objectives that charts show: those of the report, or else those that all load searches have."""
+        searched = {search.objectives for run in self.runs if (search := search_of(run)) is not None}
+        return self.objectives or (searched.pop() if len(searched) == 1 else None)
 
     @cached_property
     def judged_points(self) -> list[StagePoint]:
