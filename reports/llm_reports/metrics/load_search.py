@@ -176,13 +176,16 @@ def search_of(run: Run) -> Search | None:
 
 
 def judged_groups(all_groups: Sequence[Group]) -> list[Group]:
-    """Return the groups that objectives judge: for a load search one per level, otherwise one per stage."""
+    """Return the groups that objectives judge: for a load search one per level, by load; otherwise one per stage."""
     judged: list[Group] = []
     runs = list(dict.fromkeys(group.run for group in all_groups))
     for run in runs:
         of_run = [group for group in all_groups if group.run is run]
         levels = _stages_by_level(run)
-        judged += level_groups(run, levels.values(), count_connect=of_run[0].count_connect) if levels else of_run
+        if levels:
+            of_run = level_groups(run, levels.values(), count_connect=of_run[0].count_connect)
+            of_run.sort(key=lambda group: group.load.order)
+        judged += of_run
     return judged
 
 
