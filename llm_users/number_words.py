@@ -9,6 +9,7 @@ and ``is_only_number`` a stricter rule.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
@@ -77,6 +78,12 @@ _SMALL = (
 )  # fmt: skip
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _COMMA_BETWEEN_DIGITS = re.compile(r"(?<=\d),(?=\d)")
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return the texts as a list in a sentence: ``2``, ``2 and 4``, ``2, 4 and 8``."""
+    *first, last = texts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def in_words(number: int) -> str:

@@ -378,17 +378,19 @@ def progress(
     stages: int,
     counts: tuple[int, int, int],
     *,
+    total: str = "",
     stage_left_s: float | None = None,
     run_left_s: float | None = None,
 ) -> str:
     """Return one line about a running stage; ``counts`` are its measured, failed and aborted rows.
 
-    The remaining times are None if they are unknown.
+    ``total`` is the number of stages as text, if it is not exactly ``stages``. The remaining times are None if they are
+    unknown.
     """
     measured, failed, _aborted = counts
     requests = counted(measured if plan.requests is None else plan.requests, "request")
     done = requests if plan.requests is None else f"{measured} of {requests}"
-    text = f"stage {plan.stage} of {stages}: {plan.load.text}, {done} done, {failed} failed"
+    text = f"stage {plan.stage} of {total or stages}: {plan.load.text}, {done} done, {failed} failed"
     left = [] if stage_left_s is None else [f"about {lasting(stage_left_s)} left"]
     if run_left_s is not None and (plan.stage < stages or not left):
         left.append(f"about {lasting(run_left_s)} for the run")

@@ -393,8 +393,8 @@ class Options:
         "EXPR",
         "Search for the highest load that meets objectives",
         details="Example: ttft_p95<0.5,tpot_p95<0.05. --llm-sweep LOW,HIGH or --llm-rate LOW,HIGH limits the search. "
-        "Each stage has at least --llm-requests requests and lasts at least 30 s, ten times the largest latency limit, "
-        "or --llm-stage-time",
+        "Each stage has at least --llm-requests requests and lasts at least 30 s, ten times the largest latency limit "
+        "and 12 times the latency of the first stage, or --llm-stage-time",
     )
     find_stages: int = LOAD.option(parsers.positive, "N", "Maximum number of stages of the search", default="12")
 

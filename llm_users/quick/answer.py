@@ -105,8 +105,11 @@ def notes(stages: Sequence[StageFigures], planned: Sequence[int], failure: str) 
     return [textwrap.fill(f"Note: {note}", _WIDTH, subsequent_indent="  ") for note in found]
 
 
+_SEARCH = "--llm-find 'ttft_p95<1,tpot_p95<50ms' --llm-rate 1,64 --llm-report"
+
+
 def next_commands(stages: Sequence[StageFigures], server: Sequence[str], prefix: str) -> str:
-    """Return the commands that continue the work: a longer sweep around the knee, and the report of this run."""
+    """Return the commands that continue the work: a sweep around the knee, a load search, the report of this run."""
     top = stages[-1].users if knee_of(stages) is not None else 4 * stages[-1].users
     levels = [1]
     while levels[-1] < top:
@@ -116,6 +119,7 @@ def next_commands(stages: Sequence[StageFigures], server: Sequence[str], prefix:
     separator = " " if len(sweep) + len(more) < _WIDTH - 2 else " \\\n    "
     return (
         f"Next, measure a full sweep and write a report:\n  {sweep}{separator}{more}\n"
+        f"Or size a deployment: find the highest rate within your latency limits:\n  {sweep} \\\n    {_SEARCH}\n"
         f"Or write the report of this run:\n  {shlex.join(['llm-report', prefix])}"
     )
 

@@ -273,6 +273,8 @@ class CoordinatorRole:
         if self._repeated is not None and writer is not None and writer.book.started:
             self._repeated.remember()
         if search is not None and writer is not None and writer.book.started and not self._search_text:
+            if self.coordinator.run_time_is_over:
+                search.ended_by_run_time(float(self.environment.parsed_options.run_time))
             writer.write_manifest(find=search.entry())
             logger.info("%s", search.said)
             self._search_text = run_report.publish_search(self.prefix)
@@ -399,11 +401,12 @@ class CoordinatorRole:
         if options.slo is None or writer is None:
             return 0
         import llm_reports
+        from llm_reports.metrics.load_search import gate_of_runs
 
         writer.flush()
         try:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
-            gate = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
+            gate = gate_of_runs(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
             self._gate_text = llm_reports.gate_text(gate)
             llm_reports.publish_gate(gate, path_of(self.prefix, GATE_XML))
         except llm_reports.InputError as error:

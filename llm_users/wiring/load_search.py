@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_users.load.coordinator.early_stop import Allowance, FailureWatch
-from llm_users.load.coordinator.load_search import MOST_REPEATS, WITHIN, Judgement, LoadSearch, Range
+from llm_users.load.coordinator.load_search import MOST_REPEATS, WITHIN, Judgement, LoadSearch, Point, Range
 from llm_users.load.coordinator.stages import Minimum, StageSpec
-from llm_users.number_words import counted
+from llm_users.number_words import counted, listed
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageLoad, StageRecord
-from llm_users.verdict import Verdict
 
 if TYPE_CHECKING:
     from llm_reports.metrics.load_search import LevelFigures
@@ -36,8 +35,18 @@ MOST_ROWS = 20_000
 
 LEAST_S = 30.0
 LEAST_LIMITS = 10.0
-"""A stage lasts at least ``LEAST_S`` and this many times the largest latency limit, because a growing queue needs time
-to show. --llm-stage-time overrides this time."""
+LEAST_LATENCIES = 12.0
+"""A stage lasts at least ``LEAST_S``, this many times the largest latency limit, and this many times the mean latency
+of the first stage, because a growing queue needs time to show. --llm-stage-time overrides this time.
+
+The steadiness of a stage below 8 latencies is unknown (``llm_reports.metrics.steadiness``). Near the limit, answers
+take longer than in the first stage, which has the lowest load; 12 leaves room for an increase by half."""
+
+SHORT_LATENCIES = 8.0
+"""A stage time below this many latencies causes a warning."""
+
+_LONGER = 3  # factor of the stage time that the result suggests
+_SPARE_MIN = 2  # for the pauses between stages
 
 _PERIODS = 30  # periods of a stage for the early stop; long latencies make a period longer
 
@@ -63,7 +72,10 @@ class SearchStages:
         self._search = LoadSearch(loads, options.find_stages, self._judge)
         limits = [objective.limit for objective in self._objectives.all if objective.kind.unit == "s"]
         least_s = max([LEAST_S, *(LEAST_LIMITS * limit_s for limit_s in limits)])
+        self._fixed_stage_time = options.stage_time_s is not None
         seconds = options.stage_time_s if options.stage_time_s is not None else least_s
+        self._run_time_s: float | None = None
+        self._latencies_s: list[float] = []  # of the requests of the first stage
         self._minimum = Minimum(options.stage_requests or 1, seconds)
         self._columns = JUDGED_COLUMNS
         self._watch = FailureWatch(())
@@ -84,16 +96,26 @@ class SearchStages:
         return max(1, self._started_stages)
 
     @property
+    def total_text(self) -> str:
+        return f"at most {self._most_stages}"
+
+    @property
     def later(self) -> None:
         return None
+
+    def ended_by_run_time(self, run_time_s: float) -> None:
+        """Record that ``--run-time`` (s) ended the search."""
+        self._run_time_s = run_time_s
 
     def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
+            if len(self._stages) == 1:
+                self._set_stage_time()
             point = self._search.ended(self._load, last.stage)
-            counted = Verdict.PASSED if point.passes else Verdict.FAILED
-            counts = "" if point.decided else f"; counts as {counted} because of its figures"
             verdict, text = point.judgement.verdict, point.judgement.text
+            direction = "above" if point.passes else "below"
+            counts = "" if point.decided else f"; by its figures, the limit is {direction} it"
             logger.info("%s: %s%s: %s", self._in_words(point.load), verdict, counts, text)
         load = self._search.next()
         self._over = load is None
@@ -107,9 +129,10 @@ class SearchStages:
             requests = max(minimum.requests, math.ceil(load * minimum.seconds))
         allowances = _allowances(self._objectives.all, requests)
         self._watch = FailureWatch(allowances, minimum.seconds / _PERIODS)
+        goal = f"the highest {'rate' if self._open_loop else 'number of users'} that meets {self._objectives.text}"
         if self._open_loop:
-            return StageSpec(StageLoad(rate_per_s=load), requests=requests, minimum=minimum)
-        return StageSpec(StageLoad(int(load)), minimum=minimum)
+            return StageSpec(StageLoad(rate_per_s=load), requests=requests, minimum=minimum, goal=goal)
+        return StageSpec(StageLoad(int(load)), minimum=minimum, goal=goal)
 
     def seen(self, record: RequestRecord) -> str | None:
         if not record.measured:
@@ -120,6 +143,8 @@ class SearchStages:
         if record.stage != self._started_stages:
             return None
         self._measured += 1
+        if not self._stages and record.end_to_end_latency_s is not None and len(self._latencies_s) < MOST_ROWS:
+            self._latencies_s.append(record.end_to_end_latency_s)
         if record.started_at is not None:
             self._first_start = min(record.started_at, self._first_start or math.inf)
         return self._watch.add(record)
@@ -134,18 +159,18 @@ class SearchStages:
 
     @property
     def conclusive(self) -> bool:
-        """Return whether the search found a load, and at least one load was decided."""
-        return self._search.best is not None and any(point.decided for point in self._search.points)
+        """Return whether a load is confirmed: its intervals show that it meets the objectives."""
+        return self._search.confirmed is not None
 
     def entry(self) -> dict[str, Any]:
         """Return the search as an entry of the manifest."""
-        best, above = self._search.best, self._search.above
+        confirmed, above = self._search.confirmed, self._search.above
         return {
             "objectives": self._objectives.text,
             "unit": self.unit,
             "low": self._search.where.low,
             "high": self._search.where.high,
-            "found": best.load if best is not None else None,
+            "found": confirmed.load if confirmed is not None else None,
             "fails": above.load if above is not None else None,
             "conclusion": self.conclusion,
             "reservations": self.reservations,
@@ -168,38 +193,57 @@ class SearchStages:
     def conclusion(self) -> str:
         """Return the result as a sentence."""
         search = self._search
-        best, above = search.best, search.above
-        stages = f"{search.stages} {'stage' if search.stages == 1 else 'stages'}"
+        best, above, confirmed = search.best, search.above, search.confirmed
+        stages = counted(search.stages, "stage")
+        objectives = self._objectives.text
         if best is None and above is None:
-            return f"No stage was complete, so there is no result for {self._objectives.text}"
+            return f"No stage was complete, so there is no result for {objectives}"
         if best is None:
             assert above is not None
-            return (
-                f"No load was found that meets {self._objectives.text}: below {self._in_words(above.load)} ({stages})"
-            )
-        found = f"The highest load that meets {self._objectives.text}:"
+            return f"No load was found that meets {objectives}: below {self._in_words(above.load)} ({stages})"
+        undecided = [f"{point.load:g}" for point in search.undecided]
+        are = "is" if len(undecided) == 1 else "are"
+        if confirmed is None:
+            bracket = [f"{listed(undecided)} {are} undecided", *self._failed_words(above)]
+            return f"No load is confirmed to meet {objectives}: {', '.join(bracket)} ({self.unit}; {stages})"
+        bracket = [*self._failed_words(above), *([f"{listed(undecided)} {are} undecided"] if undecided else [])]
+        found = f"The highest load that meets {objectives}:"
         if above is None:
-            why = "the highest that was allowed" if best.load >= search.where.high else "nothing higher was tried"
-            return f"{found} at least {self._in_words(best.load)} ({why}; {stages})"
-        return f"{found} {self._in_words(best.load)} (between {best.load:g} and {above.load:g}; {stages})"
+            if not undecided:
+                bracket = [
+                    "the highest that was allowed" if best.load >= search.where.high else "nothing higher was tried"
+                ]
+            return f"{found} at least {self._in_words(confirmed.load)} ({', '.join(bracket)}; {stages})"
+        bracket.insert(0, f"bracket: {confirmed.load:g} passed")
+        return f"{found} {self._in_words(confirmed.load)} ({', '.join(bracket)}; {stages})"
+
+    def _failed_words(self, above: Point | None) -> list[str]:
+        if above is None:
+            return []
+        return [f"{above.load:g} failed" + ("" if above.decided else " by its figures alone")]
 
     @property
     def reservations(self) -> list[str]:
         """Return the limitations of the result."""
+        search = self._search
         limitations = []
-        best = self._search.best
-        if best is not None and not best.decided:
+        undecided = search.undecided
+        if undecided:
+            lowest = undecided[0]
             limitations.append(
-                f"The result, {self._in_words(best.load)}, is not decided: only its figures meet the limits, not their "
-                "intervals. More requests per stage (--llm-requests, --llm-stage-time), or a client that is not "
-                "saturated, can decide it."
+                f"{self._in_words(lowest.load)}: {lowest.judgement.text}. The figures meet the limits, but they do not "
+                f"show it with 95 % confidence. Longer stages (--llm-stage-time {self._longer_s:g}s) can decide it."
             )
-        if not any(point.decided for point in self._search.points):
+        if self._run_time_s is not None:
+            most_min = math.ceil(self._most_stages * self._minimum.seconds / 60)
             limitations.append(
-                "No load was decided. Give more requests per stage, or use a client that is not saturated."
+                f"--run-time {self._run_time_s:g}s ended the search in stage {self._started_stages} of at most "
+                f"{self._most_stages}. A stage lasts at least {self._minimum.seconds:g} s, so the search can take "
+                f"{most_min} minutes or more. Give --run-time {most_min + _SPARE_MIN}m, or omit it, because a search "
+                "ends by itself."
             )
-        if not self._search.closed:
-            used_up = self._over and self._search.stages >= self._most_stages
+        elif not search.closed and search.points:
+            used_up = self._over and search.stages >= self._most_stages
             why = f"--llm-find-stages {self._most_stages} is not enough" if used_up else "the run was ended early"
             limitations.append(f"The limit is not known to {100 * WITHIN:g} %: {why}.")
         return limitations
@@ -210,6 +254,33 @@ class SearchStages:
         return " ".join([f"{self.conclusion}.", *self.reservations])
 
     # Internal methods.
+
+    @property
+    def _longer_s(self) -> float:
+        """Return a stage time (s) that decides more than the present one."""
+        return _LONGER * math.ceil(self._minimum.seconds)
+
+    def _set_stage_time(self) -> None:
+        """Set the length of later stages by the latency of the first one, or warn that the user's is too short."""
+        if not self._latencies_s:
+            return
+        latency_s = math.fsum(self._latencies_s) / len(self._latencies_s)
+        self._latencies_s.clear()
+        sufficient_s = float(math.ceil(LEAST_LATENCIES * latency_s))
+        given_s = self._minimum.seconds
+        if not self._fixed_stage_time and sufficient_s > given_s:
+            self._minimum = dataclasses.replace(self._minimum, seconds=sufficient_s)
+            logger.info(
+                "--llm-find: an answer takes %.3g s, so each further stage lasts at least %g s, %g times as long; "
+                "--llm-stage-time sets another time",
+                latency_s, sufficient_s, LEAST_LATENCIES,
+            )  # fmt: skip
+        elif self._fixed_stage_time and given_s < SHORT_LATENCIES * latency_s:
+            logger.warning(
+                "--llm-find: --llm-stage-time %gs is too short: an answer takes %.3g s, and a growing queue shows only "
+                "in a stage that lasts much longer; give --llm-stage-time %gs or more",
+                given_s, latency_s, sufficient_s,
+            )  # fmt: skip
 
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)
@@ -247,8 +318,8 @@ def _too_few(objectives: Sequence[Objective], requests: int | None) -> list[str]
 
     needed = {objective.text: least_requests(objective) for objective in objectives}
     return [
-        f"{text} needs at least {least} requests to be decided and a stage has {requests}: the figures without "
-        f"their intervals will decide; give --llm-requests {least}"
+        f"{text} needs at least {least} requests to be decided and a stage has {requests}, so one stage alone cannot "
+        f"confirm a load; give --llm-requests {least}"
         for text, least in needed.items()
         if requests is not None and requests < least
     ]

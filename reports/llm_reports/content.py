@@ -12,11 +12,12 @@ from functools import cached_property
 from llm_reports.llmperf.tables import Table, tables_of, with_new_notes
 from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
+from llm_reports.metrics.load_search import gate_of_runs, judged_groups, search_of
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
 from llm_reports.run import Run, named_apart
 from llm_reports.sections.summary_table import SummaryLine, summary_lines
 from llm_reports.server_metrics.stages import ServerStage, server_stages
-from llm_reports.slo.gate import ALL_STAGES, Gate, gate
+from llm_reports.slo.gate import ALL_STAGES, Gate
 from llm_reports.slo.objectives import Objectives
 from llm_users.prices import Prices
 
@@ -77,6 +78,18 @@ class Content:
         """The stages as points of the curve, evaluated with the objectives if there are any."""
         return stage_points(self.groups, self.objectives) if self.objectives else stage_points(self.groups)
 
+    @cached_property
+    def drawn_objectives(self) -> Objectives | None:
+        """The objectives that charts show: those of the report, or else those that all load searches have."""
+        searched = {search.objectives for run in self.runs if (search := search_of(run)) is not None}
+        return self.objectives or (searched.pop() if len(searched) == 1 else None)
+
+    @cached_property
+    def judged_points(self) -> list[StagePoint]:
+        """The points that the objectives judge: the levels of a load search, otherwise the stages."""
+        judged = judged_groups(self.groups)
+        return stage_points(judged, self.objectives) if self.objectives else stage_points(judged)
+
 
 def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Questions = NO_QUESTIONS) -> Content:
     """Return the content of a report of these runs, independent of its format."""
@@ -90,5 +103,5 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
         tuple(warnings),
         questions.objectives,
         questions.prices,
-        gate(all_groups, questions.objectives, questions.stage) if questions.objectives is not None else None,
+        gate_of_runs(all_groups, questions.objectives, questions.stage) if questions.objectives is not None else None,
     )

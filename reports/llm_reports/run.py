@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 AT = " @ "
 """The separator between model and endpoint in the name of a model that has requests at several endpoints."""
 
+LOAD_SEARCH_KEY = "find"
+"""The key of a load search in the manifest."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:

@@ -118,6 +118,7 @@ class Coordinator:
         self.unusable: str | None = None
         """Why the endpoint cannot be used: all requests of the run failed, and the same requests would fail again."""
         self.ended_by_itself = False
+        self.run_time_is_over = False
         self._row_listeners: list[Callable[[RequestRecord], None]] = []
         self._stage_listeners: list[Callable[[StageRecord, list[StageTotals]], None]] = []
         self._notes_for_next: list[str] = []
@@ -200,7 +201,7 @@ class Coordinator:
             logger.error("the run is refused: %s", self.refused)
             return
         self.active = True
-        self.ended_by_itself = self._others_said = False
+        self.ended_by_itself = self._others_said = self.run_time_is_over = False
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
         self._measured = 0
@@ -242,6 +243,7 @@ class Coordinator:
             logger.info("%s", self._progress(now))
         if self._deadline is not None and now >= self._deadline and self._ending is None:
             self._ending = "the run time is over"
+            self.run_time_is_over = True
             self._end_stage()
             self.ended_by_itself = True
             return None
@@ -289,7 +291,9 @@ class Coordinator:
         if self._deadline is not None:
             rest_s = self._deadline - now
             run_s = rest_s if run_s is None else min(run_s, rest_s)
-        return progress(plan, self.stages, counts, stage_left_s=stage_s, run_left_s=run_s)
+        return progress(
+            plan, self.stages, counts, total=self._sequence.total_text, stage_left_s=stage_s, run_left_s=run_s
+        )
 
     def await_change(self, timeout_s: float) -> None:
         """Wait until ``tick`` may return something else because the requests of the stage are done."""
@@ -348,7 +352,7 @@ class Coordinator:
         if self._watching is not None:
             self._watching.kill(block=False)
         if cut_short:
-            where = f"in stage {plan.stage} of {self.stages}" if not plan.free else "early"
+            where = f"in stage {plan.stage} of {self._sequence.total_text}" if not plan.free else "early"
             pool.fall_short(f"the run was ended {where}, before everything requested was measured")
         self.workers.settle()
         self._stop_gathering_timer()
@@ -873,7 +877,7 @@ class Coordinator:
             self._plan = plan = replace(plan, load=plan.load.with_users(self._ready), requests=requests)
         if not plan.free:
             length = self._spec.length_text(plan.requests, plan.measure_s)
-            logger.info("stage %d of %d: %s, %s", plan.stage, self.stages, plan.load.text, length)
+            logger.info("stage %d of %s: %s, %s", plan.stage, self._sequence.total_text, plan.load.text, length)
             self._told_at = time.monotonic()
         self._observer.stage_starts(plan.stage)
         self._pool.admit_users(plan)

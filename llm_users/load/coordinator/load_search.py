@@ -1,6 +1,10 @@
-"""The search for the highest load that meets the objectives: geometric steps up, then interpolation, then repetition.
+"""The search for the highest load that meets the objectives: geometric steps up, interpolation, then confirmation.
 
-It receives the verdicts on stages and returns the next load. It does not depend on objectives, rows or a clock.
+The steps up and the interpolation follow the figures of the stages, also of undecided ones. The result is a *confirmed*
+load, whose verdict is passed. If the highest load by its figures stays undecided, lower loads follow, because requests
+at a lower load depend less on each other, so that the same time decides more.
+
+The search receives the verdicts on stages and returns the next load. It does not depend on objectives, rows or a clock.
 """
 
 from __future__ import annotations
@@ -15,7 +19,13 @@ WITHIN = 0.05
 """The search ends when the lowest failing load is at most this fraction above the highest passing load."""
 
 MOST_REPEATS = 3
-"""Maximum number of stages at one load. Their rows are judged together; if they do not decide, the estimate counts."""
+"""Maximum number of stages at one load, whose rows are judged together."""
+
+STEP_DOWN = 0.1
+"""An undecided load is followed by one that is lower by this fraction, until a load is confirmed."""
+
+_CONFIRMING_STAGES = 4
+"""Stages that are kept for the confirmation: an undecided load and three steps down. At most a third of all stages."""
 
 _FAR, _NEAR = 4.0, 2.0  # steps up
 _PUSH = 0.2
@@ -48,8 +58,13 @@ class Point:
 
     @property
     def passes(self) -> bool:
-        """Return whether the load counts as passed: by a decided verdict, or else by its estimate."""
+        """Return whether the search continues above this load: by a decided verdict, or else by its figures."""
         return self.judgement.verdict is Verdict.PASSED or (not self.decided and self.judgement.holds)
+
+    @property
+    def confirmed(self) -> bool:
+        """Return whether the intervals show that the load meets the objectives."""
+        return self.judgement.verdict is Verdict.PASSED
 
     @property
     def decided(self) -> bool:
@@ -102,10 +117,20 @@ class LoadSearch:
 
     @property
     def best(self) -> Point | None:
-        """Return the highest load that passes and is below every load that fails."""
-        above = self.above
-        passing = [point for point in self.points if point.passes and (above is None or point.load < above.load)]
+        """Return the highest load that passes, by its figures, and is below every load that fails."""
+        passing = self._below_failures()
         return passing[-1] if passing else None
+
+    @property
+    def confirmed(self) -> Point | None:
+        """Return the highest confirmed load below every load that fails."""
+        return next((point for point in reversed(self._below_failures()) if point.confirmed), None)
+
+    @property
+    def undecided(self) -> list[Point]:
+        """Return the undecided loads above the confirmed load and below every load that fails, in ascending order."""
+        confirmed = self.confirmed
+        return [point for point in self._below_failures() if confirmed is None or point.load > confirmed.load]
 
     @property
     def closed(self) -> bool:
@@ -132,23 +157,41 @@ class LoadSearch:
         if self.stages >= self._most:
             return None
         best, above = self.best, self.above
+        kept = min(_CONFIRMING_STAGES, self._most // 3)
+        is_late = self.undecided and above is not None and self.stages >= self._most - kept
         if self.closed:
-            # Repeat an undecided end of the bracket, the passing end first because it is the result.
-            undecided = [
-                point
-                for point in (best, above)
-                if point is not None
-                and not point.decided
-                and point.judgement.more_helps
-                and len(point.stages) < MOST_REPEATS
-            ]
-            return min(undecided, key=lambda point: len(point.stages)).load if undecided else None
+            return self._confirming()
+        if is_late and (load := self._confirming()) is not None:
+            return load
         if best is None:
             return self.where.low
         if above is None:
             step = _NEAR if self._comes_near(best) else _FAR
             return min(self.where.high, self._rounded(best.load * step, best.load, math.inf))
         return self._between(best, above)
+
+    def _confirming(self) -> float | None:
+        """Return the load whose stage can confirm a load, or then repeat the lowest failing load, or None."""
+        undecided, above = self.undecided, self.above
+        if undecided and not self._repeats(undecided[0]) and (lower := self._lower(undecided[0])) is not None:
+            return lower
+        # The lowest load first: while it is undecided, a higher one hardly becomes decided.
+        edges = undecided if above is None or above.decided else [*undecided, above]
+        return next((point.load for point in edges if self._repeats(point)), None)
+
+    def _repeats(self, point: Point) -> bool:
+        return point.judgement.more_helps and len(point.stages) < MOST_REPEATS
+
+    def _lower(self, undecided: Point) -> float | None:
+        """Return the load below an undecided load, or None if there is none between it and the confirmed load."""
+        load = undecided.load * (1 - STEP_DOWN)
+        load = max(self.where.low, float(math.floor(load)) if self.where.whole else float(f"{load:.{_DIGITS}g}"))
+        least = self.where.low if self.confirmed is None else self.confirmed.load * (1 + WITHIN)
+        return load if least <= load < undecided.load else None
+
+    def _below_failures(self) -> list[Point]:
+        above = self.above
+        return [point for point in self.points if point.passes and (above is None or point.load < above.load)]
 
     def _comes_near(self, best: Point) -> bool:
         """Return whether the figures, extrapolated from the load before, reach the limit within a long step.

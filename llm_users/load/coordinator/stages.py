@@ -39,13 +39,16 @@ class StageSpec:
     """In a search, the stage continues until it has reached both minima. ``requests`` is then the number of arrivals
     for both minima in an open loop."""
 
+    goal: str = ""
+    """What a search looks for, in words; "" for a fixed list of stages."""
+
     times_s: Sequence[float] | None = None
     """In the replay of a trace, the send time of each request, from the start of the stage."""
 
     def length_text(self, requests: int | None, measure_s: float | None) -> str:
-        """Return the length of the stage as text."""
+        """Return the length of the stage as text, and the goal of a search."""
         if self.minimum is not None:
-            return self.minimum.text
+            return f"{self.minimum.text}; goal: {self.goal}" if self.goal else self.minimum.text
         return counted(requests, "request") if requests is not None else f"{measure_s or 0:g} s"
 
     def most(self, options: Options) -> int:
@@ -59,6 +62,10 @@ class StageSequence(Protocol):
     @property
     def count(self) -> int:
         """Return the number of stages of the run that is known so far."""
+
+    @property
+    def total_text(self) -> str:
+        """Return the number of stages of the whole run, for the log: ``4``, or ``at most 12`` in a search."""
 
     @property
     def later(self) -> Sequence[StageSpec] | None:
@@ -84,6 +91,10 @@ class FixedStages:
     @property
     def count(self) -> int:
         return max(1, len(self._sequence))
+
+    @property
+    def total_text(self) -> str:
+        return str(self.count)
 
     @property
     def later(self) -> Sequence[StageSpec] | None:

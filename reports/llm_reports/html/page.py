@@ -63,10 +63,7 @@ def files(content: Content) -> dict[str, str]:
 
 def page(content: Content) -> str:
     """Return the page as text."""
-    # Without objectives, the curve shows those of the load searches if they are all the same.
-    searched = {search.objectives for run in content.runs if (search := search_of(run)) is not None}
-    objectives = content.objectives or (searched.pop() if len(searched) == 1 else None)
-    page_figures = figures(content.runs, content.groups, content.points, objectives)
+    page_figures = figures(content.runs, content.groups, content.points, content.drawn_objectives)
     labels, bend = page_figures.labels, knee_section(content.points)
     models = sorted({group.model for group in content.groups if group.model})
     more = f" and {len(models) - 4} more" if len(models) > 4 else ""

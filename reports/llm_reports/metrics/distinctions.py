@@ -18,7 +18,7 @@ from typing import cast
 from llm_reports.llmperf.results import stated_lengths
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.stage_group import StageGroup
-from llm_reports.run import Run, named_apart
+from llm_reports.run import LOAD_SEARCH_KEY, Run, named_apart
 
 ALIKE = 0.05
 """Mean lengths within this share count as equal; a larger difference alone explains a difference of times."""
@@ -57,7 +57,9 @@ def distinctions(groups: Sequence[StageGroup], *, by_load: bool = True) -> list[
     """
     names = [(group.framework, group.model, group.load if by_load else group.load.lengths) for group in groups]
     ambiguous = _alike(names)
-    if not ambiguous:
+    # The loads of a load search are not in the order of its stages, so the stage is always shown.
+    stages = by_load and any(LOAD_SEARCH_KEY in group.run.manifest for group in groups)
+    if not ambiguous and not stages:
         return []
     columns = [_lengths(groups, ambiguous, kind) for kind in ("input", "output")]
     for name, texts in (
@@ -67,7 +69,7 @@ def distinctions(groups: Sequence[StageGroup], *, by_load: bool = True) -> list[
         columns.append(_column(name, [", ".join(sorted(of_group)) for of_group in texts]))
     columns = [column for column in columns if _differs(column.keys, ambiguous)]
     ambiguous = _refined(ambiguous, columns)
-    if not ambiguous:
+    if not ambiguous and not stages:
         return columns
     runs = cast("list[Run]", list(dict.fromkeys(group.run for group in groups)))
     if any(len({groups[index].run for index in indices}) > 1 for indices in ambiguous):
@@ -77,7 +79,7 @@ def distinctions(groups: Sequence[StageGroup], *, by_load: bool = True) -> list[
         if _differs(days.keys, ambiguous):
             columns.append(days)
         ambiguous = _refined(ambiguous, columns)
-    if ambiguous:
+    if ambiguous or stages:
         columns.append(_column(STAGE, ["" if group.stage is None else str(group.stage) for group in groups]))
     return columns
 

@@ -18,7 +18,7 @@ from llm_reports.metrics.outcomes import buffered, dropped, failed, outcome_coun
 from llm_reports.metrics.stage_group import Counts, Facts
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
-from llm_reports.run import Run
+from llm_reports.run import LOAD_SEARCH_KEY, Run
 from llm_reports.stats.count_difference import count_difference
 from llm_users.outcome import Outcome
 from llm_users.record import COL, REQUEST_COLUMNS, Shortfall, StageLoad, load_of, shortfall_of
@@ -175,7 +175,10 @@ class Group:
 
 
 def groups(runs: Iterable[Run], *, count_connect: bool = False) -> list[Group]:
-    """Return the groups of the runs, in the order of the runs, then by stage, load, framework and model."""
+    """Return the groups of the runs, in the order of the runs, then by stage, load, framework and model.
+
+    The groups of a load search are ordered by load, then by stage.
+    """
     return [group for run in runs for group in _groups_of(run, count_connect)]
 
 
@@ -319,7 +322,9 @@ def _groups_of(run: Run, count_connect: bool) -> list[Group]:
     shortfalls = _shortfalls(run.stages)
     ranges = _ranges(run.stages)
     result = []
-    for key in sorted(indices_by_key):
+    # A load search tries loads in any order; its tables and curves are in the order of the loads.
+    by_load = LOAD_SEARCH_KEY in run.manifest
+    for key in sorted(indices_by_key, key=lambda key: (*key[1:3], *key) if by_load else key):
         stage, concurrency, rate_per_s, framework, model = key
         indices = indices_by_key[key]
         # The rows of a stage are usually contiguous; then they are not copied.

@@ -20,6 +20,7 @@ from llm_reports.sections.section import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -96,13 +97,23 @@ def sheet(name: str, title: str, x_label: str, y_label: str, note: str = "") -> 
 
 def logarithmic_x(axes: Axes) -> None:
     """Give the axis x a logarithmic scale with ticks at 1, 2 and 5, or only at powers of 10 over four decades."""
+    axes.set_xscale("log")
+    _logarithmic_ticks(axes.xaxis, axes.get_xlim())
+
+
+def logarithmic_y(axes: Axes) -> None:
+    """Give the axis y a logarithmic scale with the same ticks."""
+    axes.set_yscale("log")
+    _logarithmic_ticks(axes.yaxis, axes.get_ylim())
+
+
+def _logarithmic_ticks(axis: Axis, ends: tuple[float, float]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if math.log10(high / low) > 4 else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    low, high = ends
+    axis.set_major_locator(LogLocator(subs=(1.0,) if math.log10(high / low) > 4 else (1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
 
 
 def from_zero(axes: Axes, *, x: bool = False) -> None:

@@ -16,7 +16,7 @@ from llm_reports.charts.timeline import Scatter
 from llm_reports.content import Content, Questions, content_of
 from llm_reports.llmperf.tables import Row, Table, rounded
 from llm_reports.metrics.latency_model import Line
-from llm_reports.metrics.stage_load import points_note
+from llm_reports.metrics.stage_load import axis_name, points_note
 from llm_reports.plots.drawing import (
     DASHES,
     INK,
@@ -28,6 +28,7 @@ from llm_reports.plots.drawing import (
     image_files,
     legend,
     logarithmic_x,
+    logarithmic_y,
     sheet,
     style,
     svg,
@@ -45,6 +46,8 @@ _OUTCOME_SHAPES = {
     "ok": "o", "unmeasured": "o", "throttled": "^", "failed": "x", "aborted": "D", "cancelled": "D",
 }  # fmt: skip
 _CURVES = (("e2e", "p50"), ("ttft", "p95"))
+_LATENCIES_BY_LOAD = ("ttft", "tpot")
+_WIDE = 8.0  # ratio of the largest to the smallest value above which an axis is logarithmic
 _RAMP_STOPS = 6
 _RUN_COLOURS = 8
 _MOST_POINTS = 3000  # per file: a vector image with 12,000 points opens slowly
@@ -76,9 +79,15 @@ def files(content: Content, kind: str) -> dict[str, str | bytes]:
 
 def drawings(content: Content) -> list[Picture]:
     """Return the pictures of a report; pictures without data are omitted."""
-    shown = figures(content.runs, content.groups, content.points, content.objectives)
+    shown = figures(content.runs, content.groups, content.points, content.drawn_objectives)
     with style():
-        return [*curves_of(shown), *distributions_of(shown), *_timelines(shown), *_scatters(shown)]
+        return [
+            *curves_of(shown),
+            *latencies_by_load(shown),
+            *distributions_of(shown),
+            *_timelines(shown),
+            *_scatters(shown),
+        ]
 
 
 def comparison_drawings(all_figures: Figures) -> list[Picture]:
@@ -145,6 +154,61 @@ def curves_of(all_figures: Figures) -> Iterator[Picture]:
         yield picture
 
 
+def latencies_by_load(all_figures: Figures) -> Iterator[Picture]:
+    """Yield TTFT and TPOT against the load, if the stages have at least two known loads of one kind.
+
+    Solid lines show the P95, dashed lines the median. The result of a load search is marked.
+    """
+    loads = [load for load in all_figures.loads if load.level is not None]
+    if len({load.level for load in loads}) < 2 or len({load.is_open for load in loads}) > 1:
+        return
+    for key in _LATENCIES_BY_LOAD:
+        series = [
+            (curve, points)
+            for curve in all_figures.curves
+            if (points := [point for point in curve.points if math.isfinite(point.latency_s[key]["p95"])])
+        ]
+        if not series:
+            continue
+        name = LATENCY_NAMES[key]
+        picture = sheet(f"load_{key}", f"{name} against the load", axis_name(loads), f"{name} (s)",
+                        "Hollow: the stage cannot be relied on, for example because its queue grew.")  # fmt: skip
+        axes, lines, heights = picture.axes, [], []
+        for k, (curve, points) in enumerate(series):
+            colour = colours()["accent"] if len(series) == 1 else run_colour(k)
+            x = [float(point.load.level or 0) for point in points]
+            prefix = f"{curve.name}, " if len(series) > 1 else ""
+            for figure, dash in (("p95", "-"), ("p50", DASHES[1])):
+                y = [point.latency_s[key][figure] for point in points]
+                heights += y
+                looks: dict[str, Any] = {"color": colour, "marker": SHAPES[k % len(SHAPES)], "markersize": 6}
+                (line,) = axes.plot(x, y, linestyle=dash, **looks)
+                hollow = [(a, b) for a, b, point in zip(x, y, points, strict=True) if point.hollow]
+                axes.plot([a for a, _ in hollow], [b for _, b in hollow], linestyle="", markerfacecolor=PAPER, **looks)
+                lines.append((line, f"{prefix}{'P95' if figure == 'p95' else 'median'}"))
+            for at, mark in {(float(point.load.level or 0), point.mark) for point in points if point.mark}:
+                axes.axvline(at, color=INK, linewidth=1, linestyle=DASHES[2])
+                aside, anchor = (-4, "right") if mark == "limit" else (4, "left")
+                axes.annotate(f"{mark}: {at:g}", (at, 1), (aside, -10), ("data", "axes fraction"), "offset points",
+                              ha=anchor, weight="bold")  # fmt: skip
+        for row, limit in enumerate(limit for limit in all_figures.limits if limit.metric == key):
+            axes.axhline(limit.limit_s, color=LIMIT, linewidth=1.2, linestyle=(0, (6, 4)))
+            axes.annotate(limit.text, (0, limit.limit_s), (4, 4 + 12 * row), ("axes fraction", "data"), "offset points",
+                          color=LIMIT)  # fmt: skip
+            heights.append(limit.limit_s)
+        levels = [load.level for load in loads if load.level]
+        if max(levels) > _WIDE * min(levels):
+            logarithmic_x(axes)
+        else:
+            from_zero(axes, x=True)
+        if max(heights) > _WIDE * min(heights) > 0:
+            logarithmic_y(axes)
+        else:
+            from_zero(axes)
+        legend(picture, lines)
+        yield picture
+
+
 def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -> Line2D:
     """Draw one curve: filled and hollow marks, and the name of each point beside it."""
     key, figure = of
@@ -158,7 +222,11 @@ def _curve(axes: Axes, curve: Curve, k: int, of: tuple[str, str], colour: str) -
     (line,) = axes.plot([x for x, *_ in points], [y for _, y, _ in points], linestyle=DASHES[k % len(DASHES)], **looks)
     hollow = [(x, y) for x, y, point in points if point.hollow]
     axes.plot([x for x, _ in hollow], [y for _, y in hollow], linestyle="", markerfacecolor=PAPER, **looks)
-    for x, y, point in points:
+    # A load search tries many loads near its limit, whose labels would overlap.
+    is_search = any(point.mark for _, _, point in points)
+    for place, (x, y, point) in enumerate(points):
+        if is_search and not point.mark and 0 < place < len(points) - 1:
+            continue
         # Every other curve has its labels on the left, so that labels of adjacent curves do not overlap.
         aside, anchor = (7, "left") if k % 2 == 0 else (-7, "right")
         name = plain(point.name)

@@ -29,9 +29,9 @@ def decision_sections(content: Content) -> list[Section]:
     """Return the sections on correctness, objectives, costs and the SLO gate that apply to the content."""
     sections = [correctness_section(content.groups)]
     if content.objectives is not None:
-        sections.append(objectives_section(content.points, content.objectives.text))
+        sections.append(objectives_section(content.judged_points, content.objectives.text))
     if content.prices is not None:
-        sections.append(cost_section(content.points, content.prices))
+        sections.append(cost_section(content.judged_points, content.prices))
     if content.gate is not None:
         sections.append(gate_section(content.gate))
     return [section for section in sections if section is not None]

@@ -64,12 +64,16 @@ def _section(search: Search, name: str) -> Section:
     ]
     notes = [
         *search.reservations,
-        "Objective columns: the figure and its 95 % interval over all stages of a level (?: too few requests).",
+        "Objective columns: the figure and its 95 % interval over all stages of a level. `at least` and `at most` name "
+        "the only end of the interval that the requests determine. Without an interval, there are too few independent "
+        "requests.",
+        "`*`: the result, the highest load whose verdict is passed and that is below the lowest failing load.",
     ]
     if any(not decided for _, decided in search.counted.values()):
         notes.append(
-            "Verdict in parentheses: undecided, because the interval contains the limit, the level has too few "
-            "independent requests, or the client was the limit. In this case the figure alone decides."
+            "Undecided: the interval contains the limit, the level has too few independent requests, its stages are "
+            "too short to show a growing queue, or the client was the limit. The words in parentheses say whether the "
+            "figures alone are within the limits."
         )
     notes.extend(
         f"{_load(level.level, search.unit)}: {level.reason}"
@@ -83,10 +87,13 @@ def _section(search: Search, name: str) -> Section:
 def _figure(judgement: Judgement | None) -> str:
     if judgement is None or math.isnan(judgement.estimate):
         return "-"
-    ends = "-".join(
-        f"{end:.3g}" if math.isfinite(end) else "?" for end in (judgement.interval.low, judgement.interval.high)
-    )
-    return f"{judgement.estimate:.3g} ({ends})"
+    low, high = judgement.interval.low, judgement.interval.high
+    value = f"{judgement.estimate:.3g}"
+    if math.isfinite(low) and math.isfinite(high):
+        return f"{value} ({low:.3g}-{high:.3g})"
+    if math.isfinite(low):
+        return f"{value} (at least {low:.3g})"
+    return f"{value} (at most {high:.3g})" if math.isfinite(high) else value
 
 
 def _load(level: float, unit: str) -> str:

@@ -38,9 +38,14 @@ def percent(value: float) -> str:
 
 
 def between(interval: Interval, text: Callable[[float], str] = number) -> str:
-    """Format both ends of an interval; ? for an end that the sample does not determine."""
+    """Format both ends of an interval, or ``at least`` or ``at most`` the only end that the sample determines."""
     if math.isnan(interval.low):
         return "-"
     if interval.low == math.inf:
         return NO_ANSWER
-    return " to ".join(text(end) if math.isfinite(end) else "?" for end in (interval.low, interval.high))
+    low, high = interval.low, interval.high
+    if math.isfinite(low) and math.isfinite(high):
+        return f"{text(low)} to {text(high)}"
+    if math.isfinite(low):
+        return f"at least {text(low)}"
+    return f"at most {text(high)}" if math.isfinite(high) else "-"

@@ -124,7 +124,7 @@ def intervals_section(groups: Sequence[Group]) -> Section | None:
     if not rows:
         return None
     notes = [
-        f"? marks an end that the sample is too small to determine: an interval of a P99 requires "
+        f"At least, at most: the sample is too small to determine the other end. An interval of a P99 requires "
         f"{values_needed(0.99)} independent requests, an interval of a P95 {values_needed(0.95)}. Stable: the interval "
         "is within 10 % of the P99, estimated from these requests.",
         "Percentiles: order statistics, exact binomial ranks. Means: Student's t. Shares: Wilson.",

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pandas import DataFrame
 
@@ -19,7 +20,8 @@ from llm_reports.llmperf.results import duration_s
 from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group, unstreamed
 from llm_reports.metrics.outcomes import dropped
-from llm_reports.sections.numbers import shown
+from llm_reports.metrics.steadiness import UNKNOWN
+from llm_reports.sections.numbers import between, shown
 from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late
@@ -28,6 +30,7 @@ from llm_users.number_words import lasting
 from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
+TOO_SHORT = "the stage is too short to show whether its queue grows: run it much longer than an answer takes"
 ALL_STAGES, BEST_STAGE = "all", "best"
 _SLOW = 3.0  # an effective size below this value means that the values change over the length of the whole stage
 
@@ -144,6 +147,8 @@ def judge(group: Group, objective: Objective) -> Judgement:
         reason = f"{reason}. Also, {doubts}"
     if group.steadiness == UNSTEADY and verdict is not Verdict.FAILED:
         verdict, reason = _unsteady(objective, result)
+    elif group.load.is_open and group.steadiness == UNKNOWN and verdict is Verdict.PASSED:
+        verdict, reason = Verdict.UNDECIDED, f"{TOO_SHORT} (measured: {reason})"
     if objective.name == ERRORS and group.counts.throttled and result.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} failed requests were throttled)"
     return Judgement(
@@ -233,13 +238,21 @@ def _advice(group: Group, objective: Objective, result: Evidence) -> str:
             f"each other and are equivalent to {result.effective:.0f}"
         )
         if result.effective < _SLOW:
-            return f"{shortage}, as if a queue grows through the whole stage: lower the load or run much longer"
+            if not group.load.is_open:
+                return (
+                    f"{shortage}, because the times of all users change together, as they do when users of answers of "
+                    "equal length run in step: run much longer, or vary the lengths of the answers"
+                )
+            return (
+                f"{shortage}, because many requests were slow together, in few periods of the stage: lower the load or "
+                "run much longer"
+            )
         needed = math.ceil(least * n / result.effective)
         return f"{shortage}: at least {_requests(group, needed, n)} are needed at this load"
     unit = objective.kind.unit
-    low, high = (shown(end, unit) if math.isfinite(end) else "?" for end in (result.interval.low, result.interval.high))
+    ends = between(result.interval, partial(shown, unit=unit))
     now = f"{shown(result.estimate, unit)} of {n} requests"
-    straddles = f"the interval {low} to {high} contains the limit of {objective.text} ({now})"
+    straddles = f"the interval ({ends}) contains the limit of {objective.text} ({now})"
     if result.unknown and (result.enough is None or result.enough <= n):
         return f"{result.unknown} requests without a value (aborted or buffered) could change {objective.text}"
     if result.enough is None or result.enough <= n:

@@ -59,7 +59,7 @@ def test_an_unsteady_stage_counts_as_failed() -> None:
         search.seen(record(i, stage=1, concurrency=0, rate_per_s=10.0, started_at=1.7e9 + i / 10))
     assert search.next(StageRecord(1, 0, 1.7e9, 30.0, rate_per_s=10.0, health="ok", steadiness="unsteady")) is None
     assert "No load was found" in search.conclusion
-    assert "unsteady" in search.entry()["points"][0]["reason"]
+    assert "the queue grew" in search.entry()["points"][0]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,72 @@ def test_judging_takes_no_time() -> None:
         assert level is not None
         assert level.load.users == 4**stage
     assert min(taken[1:]) < 0.5
+
+
+def _answers(search: SearchStages, stage: int, rate_per_s: float, latency_s: float, requests: int = 100) -> None:
+    for i in range(requests):
+        search.seen(record(
+            i, stage=stage, concurrency=0, rate_per_s=rate_per_s, started_at=1.7e9 + 1000 * stage + i / rate_per_s,
+            end_to_end_latency_s=latency_s + 1e-3 * (i * 37 % 100), ttft_s=0.2, tpot_s=0.015, queue_s=0.0,
+        ))  # fmt: skip
+
+
+def _stage(number: int, rate_per_s: float, steadiness: str | None = "steady") -> StageRecord:
+    stage = StageRecord(number, 0, 1.7e9 + 1000 * number, 50.0, rate_per_s=rate_per_s, health="ok")
+    stage.steadiness = steadiness
+    return stage
+
+
+def test_the_stage_time_follows_the_latency_of_the_first_stage(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    search = SearchStages(Options(find="ttft_p95<1", rate=rates("1,64")))
+    first = search.next(None)
+    assert first is not None
+    assert first.minimum == Minimum(100, 30.0)
+    assert first.goal == "the highest rate that meets ttft_p95<1"
+    _answers(search, 1, 1.0, 4.0)
+    second = search.next(_stage(1, 1.0))
+    assert second is not None
+    assert second.minimum == Minimum(100, 49.0)  # 12 x 4.0495 s
+    assert "each further stage lasts at least 49 s" in caplog.text
+
+
+def test_a_stage_time_that_is_too_short_causes_a_warning_with_a_sufficient_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    search = SearchStages(Options(find="ttft_p95<1", rate=rates("1,64"), stage_time_s=15.0))
+    search.next(None)
+    _answers(search, 1, 1.0, 4.0)
+    second = search.next(_stage(1, 1.0))
+    assert second is not None
+    assert second.minimum == Minimum(1, 15.0)
+    assert "--llm-stage-time 15s is too short" in caplog.text
+    assert "give --llm-stage-time 49s or more" in caplog.text
+
+
+@pytest.mark.parametrize(("steadiness", "found"), [("steady", 10.0), (None, None), ("unsteady", None)])
+def test_a_load_is_confirmed_only_if_its_queue_is_known_to_be_steady(
+    steadiness: str | None, found: float | None
+) -> None:
+    """100 requests in 10 s that take 4 s: too short for the steadiness to be known from the rows."""
+    search = SearchStages(Options(find="ttft_p95<1", rate=rates("10,11"), find_stages=1))
+    search.next(None)
+    _answers(search, 1, 10.0, 4.0)
+    search.next(_stage(1, 10.0, steadiness))
+    assert search.entry()["found"] == found
+    assert search.conclusive == (found is not None)
+    if steadiness is None:
+        assert search.conclusion == "No load is confirmed to meet ttft_p95<1: 10 is undecided (requests/s; 1 stage)"
+        assert "too short to show whether its queue grows" in search.reservations[0]
+
+
+def test_the_run_time_is_named_as_the_end_of_a_search() -> None:
+    search = SearchStages(Options(find="ttft_p95<1", rate=rates("1,64")))
+    search.next(None)
+    search.ended_by_run_time(20.0)
+    assert not search.conclusive
+    assert search.said == (
+        "No stage was complete, so there is no result for ttft_p95<1. --run-time 20s ended the search in stage 1 of at "
+        "most 12. A stage lasts at least 30 s, so the search can take 6 minutes or more. Give --run-time 8m, or omit "
+        "it, because a search ends by itself."
+    )

@@ -101,15 +101,42 @@ def test_one_level_is_a_range_too() -> None:
     assert Search(users(8, 8), lambda load: load / 10).run().loads == {1: 8}
 
 
-def test_edges_that_are_not_decided_are_repeated_and_then_count_by_their_figures() -> None:
+def test_an_undecided_load_is_repeated_and_then_a_lower_load_is_confirmed() -> None:
+    """20 stays undecided after all repetitions, so it is not the result; 18 is decided."""
     search = Search(users(1, 64), lambda load: load / 20.5, most=40, unsure=0.1).run()
     bracket = search.search
     assert bracket.best is not None
     assert bracket.above is not None
-    assert (bracket.best.load, bracket.above.load) == (20, 21)
-    assert not bracket.best.decided
+    assert bracket.confirmed is not None
+    assert (bracket.confirmed.load, bracket.best.load, bracket.above.load) == (18, 20, 21)
+    assert [point.load for point in bracket.undecided] == [20]
     assert len(bracket.best.stages) == len(bracket.above.stages) == MOST_REPEATS
-    assert list(search.loads.values())[-4:] == [20, 21, 20, 21] or len(search.loads) < 40
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 6, 12])
+def test_without_a_decided_stage_nothing_is_confirmed(most: int) -> None:
+    bracket = Search(users(), lambda load: load / 100, most=most, unsure=100).run().search
+    assert bracket.confirmed is None
+    assert bracket.best is not None
+    assert bracket.undecided
+
+
+def test_stages_are_left_for_the_confirmation() -> None:
+    """Everything above 70 % of the limit is undecided, so the interpolation must end early enough."""
+
+    def judge(stages: Sequence[int]) -> Judgement:
+        share = tried[stages[-1] - 1] / 500
+        verdict = Verdict.PASSED if share < 0.7 else Verdict.FAILED if share > 1 else Verdict.UNDECIDED
+        return Judgement(verdict, share < 1, margin=0.3 if share < 1 else 30.0, more_helps=False)
+
+    tried: list[float] = []
+    search = LoadSearch(users(), 12, judge)
+    while (load := search.next()) is not None:
+        tried.append(load)
+        search.ended(load, len(tried))
+    assert search.confirmed is not None
+    assert search.confirmed.load >= 0.6 * 500, tried
+    assert len(tried) <= 12
 
 
 def test_what_more_rows_cannot_decide_is_not_repeated() -> None:
@@ -126,6 +153,7 @@ def test_what_more_rows_cannot_decide_is_not_repeated() -> None:
     assert len(tried) == len(set(tried))
     assert search.best is not None
     assert search.best.load == 9
+    assert search.confirmed is None
 
 
 def test_a_level_that_changes_its_mind_moves_the_bracket() -> None:

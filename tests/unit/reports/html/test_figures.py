@@ -145,7 +145,9 @@ def test_the_curve_has_the_stages_own_rates(content: Content) -> None:
 
 def test_plots_are_pictures_with_words(content: Content) -> None:
     svg_files = files(content, "svg")
-    assert len(svg_files) == 9
+    assert len(svg_files) == 11
+    assert {"plot_load_ttft.svg", "plot_load_tpot.svg"} <= set(svg_files)
+    assert "P95" in svg_files["plot_load_tpot.svg"]
     for text in svg_files.values():
         root = ET.fromstring(text)
         assert root.find("{http://www.w3.org/2000/svg}title") is not None

@@ -117,7 +117,7 @@ def test_objectives_judge_the_answers(write_run: Write, make_record: Make, capsy
     outcome, reason = verdict("mismatches<2.5%")
     assert outcome == "undecided"
     assert "would decide it" in reason
-    assert verdict("strict_mismatches<0.05")[1].startswith("the interval 2.6")
+    assert verdict("strict_mismatches<0.05")[1].startswith("the interval (2.6")
     few = llm_reports.load(write_run(answers(make_record, 20, 0), name="few"))
     (judgement,) = llm_reports.gate(
         llm_reports.groups([few]), llm_reports.parse_objectives("mismatches<0.01")
