@@ -96,7 +96,7 @@ class CoordinatorRole:
         self.runner = environment.runner
         self._created_at = time.time()
         self._reported = False
-        self._gate_text = self._search_text = ""
+        self._gate_text = self._search_text = self._gate_line = ""
         self._search: SearchStages | None = None
         self._beginning: gevent.Greenlet[..., None] | None = None
         self._simulator: Any = None
@@ -281,7 +281,11 @@ class CoordinatorRole:
         if self._refused_before_requests and self._is_headless:
             self.close()
             sys.exit(REFUSED)  # the reason is in the log, and Locust would print empty tables
-        code = self._verdict() or self._judge() or self._judge_search()
+        code = self._verdict()
+        if not code:
+            code = self._judge() or self._judge_search()
+        elif self.coordinator.unusable is not None:
+            self._judge()  # the JUnit file and the job summary say why nothing was measured; the exit code stays
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
 
@@ -306,6 +310,8 @@ class CoordinatorRole:
                 if writer.book.started and not options.report:
                     command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
                     print(f"Report with charts: {command}", file=sys.stderr)
+            if self._gate_line:
+                print(self._gate_line, file=sys.stderr)  # the last line, because logs of pipelines show their end first
         if self._lock is not None:
             self._lock.release()
 
@@ -395,6 +401,7 @@ class CoordinatorRole:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
             gate = llm_reports.gate(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
             self._gate_text = llm_reports.gate_text(gate)
+            self._gate_line = f"Gate {gate.verdict}: {'; '.join(gate.reasons) or gate.objectives.text}"
             llm_reports.publish_gate(gate, path_of(self.prefix, GATE_XML))
         except llm_reports.InputError as error:
             logger.error("--llm-slo: %s", error)

@@ -166,6 +166,8 @@ class _Group:
     def facts(self) -> Facts:
         """The counts and names for notes and labels."""
         seen = self.seen
+        if not self.outcomes[Outcome.OK]:
+            raise _Declined  # the report gives the reasons of the failures
         return Facts(
             held=seen["held"],
             event_tokens=seen["event_tokens"],
