@@ -129,7 +129,8 @@ def test_pairs_of_prompts_give_intervals_eight_times_narrower(write_run: Write, 
     [
         ({"llm_seed": "7"}, 1.0, 0, "the runs differ in --llm-seed"),
         ({"llm_output_tokens": "100,10"}, 1.0, 0, "the runs differ in --llm-output-tokens"),
-        ({}, 1.05, 0, "the input tokens of the same prompts differ by "),
+        ({}, 1.05, 0, "the input tokens of all prompts together differ by "),
+        ({}, 1.2, 0, "the input tokens of the same prompts differ by 20.0 % on average"),
         ({}, 1.0, 150, "only 50 of 200 prompts were measured in both runs"),
     ],
 )
@@ -153,6 +154,18 @@ def test_texts_need_not_agree_to_pair(write_run: Write, make_record: Make) -> No
         rows(make_record, 2, input_scale=1.01), name="other", manifest={"options": {**LENGTHS, "llm_run_key": "b"}}
     )
     assert frame_of([base, other]).loc[MEDIAN, "paired"]
+
+
+@pytest.mark.parametrize(("apart", "paired"), [(0.019, True), (0.023, True), (0.05, True), (0.12, False)])
+def test_token_counts_that_differ_in_both_directions_pair(
+    write_run: Write, make_record: Make, apart: float, paired: bool
+) -> None:
+    """A server with another tokenizer counts every other prompt higher, and the others lower by the same share."""
+    made = [rows(make_record, seed) for seed in (1, 2)]
+    for i, row in enumerate(made[1]):
+        row.input_tokens = round((row.input_tokens or 0) * (1 + (apart if i % 2 else -apart)))
+    runs = [write_run(each, name=f"run{i}", manifest={"options": LENGTHS}) for i, each in enumerate(made)]
+    assert frame_of(runs).loc[MEDIAN, "paired"] == paired
 
 
 def test_prompts_that_failed_in_one_run_are_left_out_of_its_partner(write_run: Write, make_record: Make) -> None:
