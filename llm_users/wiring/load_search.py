@@ -179,7 +179,11 @@ class SearchStages:
             )
         found = f"The highest load that meets {self._objectives.text}:"
         if above is None:
-            why = "the highest that was allowed" if best.load >= search.where.high else "nothing higher was tried"
+            option = "--llm-rate" if self._open_loop else "--llm-sweep"
+            higher = (
+                f"the highest that was allowed; {option} {search.where.low:g},{4 * search.where.high:g} goes higher"
+            )
+            why = higher if best.load >= search.where.high else "nothing higher was tried"
             return f"{found} at least {self._in_words(best.load)} ({why}; {stages})"
         return f"{found} {self._in_words(best.load)} (between {best.load:g} and {above.load:g}; {stages})"
 

@@ -20,7 +20,7 @@ from llm_reports.llmperf import writer
 from llm_reports.llmperf.writer import print_out
 from llm_reports.markdown import report
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
-from llm_reports.metrics.failure_reasons import failure_reasons
+from llm_reports.metrics.outcomes import failure_reasons
 from llm_reports.output_folder import write_files
 from llm_reports.plots import images
 from llm_reports.run import Run

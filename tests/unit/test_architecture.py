@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quick": {"calibration", "options", "simulator", "transport"},
     "extension": {
         "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "prompts",
-        "simulator", "transport", "users", "web",
+        "quick", "simulator", "transport", "users", "web",
     },
     "cli": {"calibration", "extension", "options", "quick"},
 }  # fmt: skip

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_reports.metrics.failure_reasons import failure_reasons
-from llm_reports.metrics.outcomes import buffered, dropped, failed, outcome_counts, succeeded, throttled, unfinished
+from llm_reports.metrics.outcomes import (
+    buffered,
+    dropped,
+    failed,
+    failure_reasons,
+    outcome_counts,
+    succeeded,
+    throttled,
+    unfinished,
+)
 from llm_reports.metrics.stage_group import Counts, Facts
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
