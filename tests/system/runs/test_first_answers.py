@@ -82,7 +82,7 @@ def test_the_gate_gives_the_reason_when_nothing_listens(locust: Locust) -> None:
     done = locust.run("--host", f"http://127.0.0.1:{free_port()}/v1", *SWEEP, "--llm-slo", "ttft_p95<1,errors<1%")
     assert done.code == 2
     last = done.err.rstrip().splitlines()[-1]
-    assert last.startswith("Gate undecided: all requests: no request was measured for ttft_p95<1; ")
+    assert last.startswith("Gate undecided: all requests: ")
     junit = path_of(done.prefix, GATE_XML).read_text()
     for text in (last, junit, done.out):
         assert "Connection refused" in text
