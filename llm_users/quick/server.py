@@ -141,6 +141,15 @@ def server_at(given: str, key: str = "", *, needs_models: bool = True) -> Server
     )
 
 
+def versioned_url(url: str, key: str = "") -> str | None:
+    """Return the base URL with ``/v1`` if only that path lists models; None if not, or without an answer."""
+    try:
+        found = server_at(url, key, needs_models=False).url
+    except NoServer:
+        return None
+    return found if found != url.rstrip("/") else None
+
+
 class _KeyNeeded(NoServer):
     """The server rejects the request without a valid key."""
 

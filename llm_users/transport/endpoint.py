@@ -5,12 +5,16 @@ Credentials in a base URL stay in the memory of this module; messages, files and
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections import defaultdict
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from llm_users import secrets
+
+_PRIVATE_DOMAINS = (".localhost", ".local", ".internal", ".svc", ".lan", ".home.arpa")
+"""Ends of names that only a local network or a cluster resolves: mDNS, Kubernetes (``vllm.default.svc``), Compose."""
 
 _url_secrets: dict[str, tuple[str | None, dict[str, str]]] = {}
 """The Authorization header and the query parameters by clean URL."""
@@ -157,3 +161,13 @@ def forget() -> None:
     """Clear the state at the start of a test, because servers may have changed."""
     _usage.clear()
     _caps.clear()
+
+
+def is_in_private_network(url: str) -> bool:
+    """Return whether the host of a base URL is this machine, a private address, or a name of a local or cluster DNS."""
+    name = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return "." not in name or name.endswith(_PRIVATE_DOMAINS)
+    return address.is_private or address.is_loopback or address.is_link_local

@@ -35,13 +35,16 @@ from llm_users.load.protocol.messages import CoordinatorInbox, MessageT
 from llm_users.options.command_line import as_given, read_options
 from llm_users.options.parsers import OptionError
 from llm_users.options.table import SIMULATOR_DEFAULTS, Options
+from llm_users.quick.server import versioned_url
 from llm_users.record import STEADINESS_REQUESTS, RequestRecord
 from llm_users.run_files import GATE_XML, RUN_FILES_PATTERN, absolute, default_prefix, from_here, path_of
 from llm_users.secrets import mask_named, mask_options, redact, remember, remember_named
 from llm_users.transport import endpoint
+from llm_users.users.url_advice import with_version
 from llm_users.wiring import run_report
 from llm_users.wiring.interrupts import Interrupts
 from llm_users.wiring.load_search import SearchStages
+from llm_users.wiring.locust_log import RampLines
 from llm_users.wiring.paid_endpoints import log_expected_usage
 from llm_users.wiring.repeated_texts import RepeatedTexts
 from llm_users.wiring.run_options import Replay, check_input_files, check_keys, checked, tokenizer_identity
@@ -53,6 +56,9 @@ from llm_users.wiring.worker_views import WorkerViews
 logger = logging.getLogger(__name__)
 
 REFUSED, LOST, NOT_PASSED = 2, 3, 3
+
+_COMPLETED = "OPENAI_BASE_URL"
+"""The users of OpenAI's API have this variable for their host. Other APIs have no version in their base URL."""
 
 INTERRUPTED_GRACE_S = 10.0
 """Grace period after Ctrl-C, SIGTERM or the stop button, without --stop-timeout. Most answers end in this time, and it
@@ -98,7 +104,7 @@ class CoordinatorRole:
         self.runner = environment.runner
         self._created_at = time.time()
         self._reported = False
-        self._gate_text = self._search_text = ""
+        self._gate_text = self._search_text = self._gate_line = ""
         self._search: SearchStages | None = None
         self._beginning: gevent.Greenlet[..., None] | None = None
         self._simulator: Any = None
@@ -150,6 +156,7 @@ class CoordinatorRole:
             )
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         self._install_shape(staged=options.staged)
+        RampLines(lambda: isinstance(environment.shape_class, SweepShape)).install()
         self._is_starting = True
         self._interrupts = Interrupts(
             is_stopping=lambda: self.coordinator.finishing,
@@ -213,6 +220,7 @@ class CoordinatorRole:
             return False
         if self.environment.host:
             self._set_host(self.environment.host)  # the web form may have changed the host
+        root = self._complete_host()
         self.environment.stop_timeout = self._stop_timeout
         run_s = getattr(parsed, "run_time", None) if options.staged else None
         self._repeated = RepeatedTexts(options, self.environment.user_classes, self.environment.host)
@@ -237,6 +245,11 @@ class CoordinatorRole:
         self._beginning.get()
         if coordinator.active and (note := self._repeated.note()):
             coordinator.note(note)
+        if coordinator.active and root:
+            coordinator.note(
+                f"--host {root} is the root of a server; the run uses its API at {self.environment.host}",
+                is_warning=False,
+            )
         return coordinator.active
 
     def finish(self) -> None:
@@ -291,7 +304,11 @@ class CoordinatorRole:
         if self._refused_before_requests and self._is_headless:
             self.close()
             sys.exit(REFUSED)  # the reason is in the log, and Locust would print empty tables
-        code = self._verdict() or self._judge() or self._judge_search()
+        code = self._verdict()
+        if not code:
+            code = self._judge() or self._judge_search()
+        elif self.coordinator.unusable is not None:
+            self._judge()  # the JUnit file and the job summary say why nothing was measured; the exit code stays
         if code and not self.environment.process_exit_code:
             self.environment.process_exit_code = code
 
@@ -316,6 +333,8 @@ class CoordinatorRole:
                 if writer.book.started and not options.report:
                     command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
                     print(f"Report with charts: {command}", file=sys.stderr)
+            if self._gate_line:
+                print(self._gate_line, file=sys.stderr)  # the last line, because logs of pipelines show their end first
         if self._lock is not None:
             self._lock.release()
 
@@ -408,6 +427,7 @@ class CoordinatorRole:
             groups = llm_reports.groups([llm_reports.load(self.prefix)])
             gate = gate_of_runs(groups, llm_reports.parse_objectives(options.slo), options.slo_stage)
             self._gate_text = llm_reports.gate_text(gate)
+            self._gate_line = f"Gate {gate.verdict}: {'; '.join(gate.reasons) or gate.objectives.text}"
             llm_reports.publish_gate(gate, path_of(self.prefix, GATE_XML))
         except llm_reports.InputError as error:
             logger.error("--llm-slo: %s", error)
@@ -542,6 +562,23 @@ class CoordinatorRole:
         self.environment.host = clean
         if self.environment.parsed_options is not None:
             self.environment.parsed_options.host = clean
+
+    def _complete_host(self) -> str | None:
+        """Add ``/v1`` to the host if it is the root of a server whose API is there. Return the root, or None.
+
+        An ``HttpUser`` of the locustfile has the same host, so the host stays if the run has users of other packages.
+        """
+        classes, root = self.environment.user_classes, self.environment.host
+        if not root or not all(getattr(c, "host_variable", None) == _COMPLETED for c in classes):
+            return None
+        if with_version(root) is None:
+            return None
+        key = "" if self.withholds_keys else os.environ.get("OPENAI_API_KEY", "").strip()
+        url = versioned_url(root, key)
+        if url is None:
+            return None
+        self._set_host(url)
+        return str(root)
 
     def _listen_for_another_interrupt(self) -> Callable[[], object]:
         """Make Ctrl-C cut off requests while they drain. Return a function that restores the old handler."""

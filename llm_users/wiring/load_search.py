@@ -209,9 +209,12 @@ class SearchStages:
         bracket = [*self._failed_words(above), *([f"{listed(undecided)} {are} undecided"] if undecided else [])]
         found = f"The highest load that meets {objectives}:"
         if above is None:
+            option = "--llm-rate" if self._open_loop else "--llm-sweep"
             if not undecided:
                 bracket = [
-                    "the highest that was allowed" if best.load >= search.where.high else "nothing higher was tried"
+                    f"the highest that was allowed; {option} {search.where.low:g},{4 * search.where.high:g} goes higher"
+                    if best.load >= search.where.high
+                    else "nothing higher was tried"
                 ]
             return f"{found} at least {self._in_words(confirmed.load)} ({', '.join(bracket)}; {stages})"
         bracket.insert(0, f"bracket: {confirmed.load:g} passed")

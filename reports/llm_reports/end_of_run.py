@@ -58,6 +58,8 @@ def end_text(prefix: str) -> str | None:
         groups, rates = _groups(Path(prefix))
     except (_Declined, OSError, ValueError, KeyError, csv.Error):
         return None
+    if not all(group.counts.ok for group in groups):
+        return None  # the complete report gives the reasons of the failures
     summary = section_text(terminal_section(summary_lines(groups, rates)))
     return "\n".join([summary, *(to_markdown(*noted) for noted in with_new_notes(tables_of(groups)))])
 

@@ -20,6 +20,7 @@ from llm_reports.llmperf import writer
 from llm_reports.llmperf.writer import print_out
 from llm_reports.markdown import report
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
+from llm_reports.metrics.outcomes import failure_reasons
 from llm_reports.output_folder import write_files
 from llm_reports.plots import images
 from llm_reports.run import Run
@@ -158,11 +159,12 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
 
 
 def _verdict(content: Content) -> tuple[int, str]:
-    unmeasured = [str(run.source) for run in content.runs if not run.measured]
+    unmeasured = [run for run in content.runs if not run.measured]
     if unmeasured:
+        reasons = [failure_reasons(run.requests) for run in unmeasured]
         return ZERO_REQUESTS, (
-            f"{', '.join(unmeasured)}: no request was measured (no row has measured=1). "
-            "Did the run end during warm-up, or was the server unreachable?"
+            f"{', '.join(str(run.source) for run in unmeasured)}: no request was measured (no row has measured=1). "
+            + ("; ".join(filter(None, reasons)) or "Did the run end during warm-up?")
         )
     if content.gate is not None and not content.gate.passed:
         return NOT_PASSED, f"SLO gate {content.gate.verdict}: {'; '.join(content.gate.reasons)}"
@@ -170,6 +172,6 @@ def _verdict(content: Content) -> tuple[int, str]:
         sources = ", ".join(str(run.source) for run in content.runs)
         return ALL_FAILED, (
             f"{sources}: every measured request failed, so there are no figures. "
-            "The notes count the error codes; the column error_message of the rows file has details."
+            + "; ".join(dict.fromkeys(group.failure_reasons for group in content.groups if group.failure_reasons))
         )
     return SOME_FIGURES, ""

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quick": {"calibration", "options", "simulator", "transport"},
     "extension": {
         "calibration", "collect", "load", "load.coordinator", "load.protocol", "load.worker", "options", "otel",
-        "prompts", "server_metrics", "simulator", "transport", "users", "web",
+        "prompts", "quick", "server_metrics", "simulator", "transport", "users", "web",
     },
     "cli": {"calibration", "extension", "options", "quick"},
 }  # fmt: skip

@@ -561,12 +561,12 @@ class Coordinator:
         self._finals.set()
 
     def on_note(self, message: messages.Note) -> None:
-        self.note(message.text)
+        self.note(message.text, is_warning=message.is_warning)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, is_warning: bool = True) -> None:
         """Write a text to the log and into the manifest of this run, once."""
         if self._current_pool is not None:
-            self._current_pool.say(text)
+            self._current_pool.say(text, is_warning=is_warning)
 
     def note_for_next(self, text: str) -> None:
         """Add a text to the manifest of the active run, or of the next run if none is active."""

@@ -163,7 +163,7 @@ def building(workers: list[Worker]) -> str:
     which = f"worker {progress[0][0]}" if len(progress) == 1 else f"{len(progress)} workers"
     total = sum(wanted for _, _, wanted in progress)
     if not total:
-        return f"loading the tokenizer and the source of prompts ({which})"
+        return f"{which} {'loads' if len(progress) == 1 else 'load'} the tokenizer and the source of the prompts"
     return f"building prompts: {sum(built for _, built, _ in progress)} of {total} ({which})"
 
 
@@ -361,10 +361,10 @@ class WorkerPool:
         for worker in self.workers:
             self.tell(worker, message)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, is_warning: bool = True) -> None:
         """Write a text to the log and to the manifest's notes, once."""
         if self.writer.note(text):
-            logger.warning("%s", self.writer.notes[-1])
+            logger.log(logging.WARNING if is_warning else logging.INFO, "%s", self.writer.notes[-1])
 
     def say_change(self, text: str) -> None:
         """Note that a worker joined or left."""

@@ -362,9 +362,10 @@ class Final(WorkerMessage, frozen=True, kw_only=True):
 
 
 class Note(WorkerMessage, frozen=True, kw_only=True):
-    """A text for the log and the manifest."""
+    """A text for the log and the manifest. ``is_warning``: whether the log has it as a warning."""
 
     text: str
+    is_warning: bool = True
 
 
 class Refused(WorkerMessage, frozen=True, kw_only=True):

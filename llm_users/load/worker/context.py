@@ -74,7 +74,9 @@ class RunContext:
     keep: Callable[[RequestRecord, list[float]], None]
     """Takes the record of a request that is over, and the offsets of its chunks for ``--llm-chunk-times``."""
     note: Callable[[str], None]
-    """Adds a text, once, to the manifest and to the notes under the tables."""
+    """Adds a text, once, to the manifest and to the notes under the tables, and to the log as a warning."""
+    inform: Callable[[str], None]
+    """Like ``note``, for a text that is no reason to doubt the run: the log has it as an information."""
     run_key: str = ""
     """Determines generated texts together with the seed and the index. It is equal on all workers of the run."""
     model: str | None = None

@@ -453,6 +453,7 @@ class WorkerProcess(StartControl, GuardedWorker):
             open_loop=self._make_open_loop(user_classes, options) if options.open_loop else None,
             keep=self._keep,
             note=self._note,
+            inform=partial(self._note, is_warning=False),
             client_delay_s=self._probe.worst_since_s,
             model=options.targets[0].model if options.targets else options.model,
             withhold_keys=run.withhold_keys,
@@ -636,10 +637,10 @@ class WorkerProcess(StartControl, GuardedWorker):
         if self._live is not None:
             self._live.add_lag(lag_s, own_s)
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, *, is_warning: bool = True) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            self.send(messages.Note(*self.identity, text=text))
+            self.send(messages.Note(*self.identity, text=text, is_warning=is_warning))
 
 
 def _run_s(options: Options, parsed: Any, trace: Trace | None) -> float | None:

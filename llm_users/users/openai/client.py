@@ -77,7 +77,8 @@ def make_client(run_context: RunContext, host: str, headers: dict[str, str]) -> 
         and run_context.options.simulator is None
         and not any(name.lower() == "authorization" for name in all_headers)
     ):
-        run_context.note(f"no {KEY_VARIABLE} in the environment: requests carry no key")
+        tell = run_context.inform if endpoint.is_in_private_network(host) else run_context.note
+        tell(f"no {KEY_VARIABLE} in the environment: requests carry no key")
     # The SDK requires a key; a hook removes the placeholder from requests to a server that needs no key.
     return openai.OpenAI(
         api_key=_PLACEHOLDER if keyless or authorization else key,

@@ -90,6 +90,7 @@ class Comparison:
                     "paired": line.estimate.paired,
                     "p_alone": line.estimate.chance.p,
                     "p": line.p,
+                    "deciding": line.deciding,
                     "outcome": line.outcome,
                     "verdict": line.verdict or "",
                     "needed": line.needed,

@@ -3,6 +3,8 @@
 A deciding line is *passed* when the whole 95 % interval of the worsening is within the threshold, *failed* when the
 whole interval is beyond it and p is below 0.05, and *undecided* otherwise. The error ratio fails with any significant
 increase. Lines that do not decide can only fail, and only when they are significantly worse by more than the threshold.
+
+With a threshold, a significant difference whose whole interval is within it is called neither better nor worse.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from llm_users.verdict import Verdict
 
 ERROR_RATIO, SYSTEM_THROUGHPUT = "error_ratio", COL.output_throughput_token_per_s
 UNCLEAR, BETTER, WORSE = "no clear difference", "better", "worse"
+IRRELEVANT = "no relevant difference"
+"""The outcome of a significant difference whose whole interval is within the threshold, in both directions."""
 LEVEL = 0.05
 _MOST_NEEDED = 1_000_000  # requests; if more are needed, the difference practically equals the threshold
 _MOST_RUNS = 100
@@ -30,10 +34,11 @@ _FAR = 10.0  # ten times worse; beyond that, an interval only shows that it is w
 class Difference:
     """One line of a comparison. ``p`` is corrected for the number of lines in the table.
 
-    ``outcome`` states which side is better if the difference is significant. ``verdict`` is the result for the
-    threshold, ``None`` if the line does not decide and did not fail. A line with ``NO_ESTIMATE`` represents a stage
-    that cannot be compared; ``reason`` states why. ``needed`` is the approximate number of requests per run (or runs
-    per side) that would decide an undecided line, ``None`` when more of them would not help.
+    ``outcome`` states which side is better if the difference is significant and, with a threshold, relevant.
+    ``verdict`` is the result for the threshold, ``None`` if the line does not decide and did not fail. A line with
+    ``NO_ESTIMATE`` represents a stage that cannot be compared; ``reason`` states why. ``needed`` is the approximate
+    number of requests per run (or runs per side) that would decide an undecided line, ``None`` when more of them would
+    not help.
     """
 
     bases: tuple[Group, ...]
@@ -188,6 +193,8 @@ def judged(line: Difference, p: float, threshold: float | None, deciding: bool) 
         line = replace(line, outcome=WORSE if line.worsening > 0 else BETTER)
     if threshold is None:
         return line
+    if line.outcome in (WORSE, BETTER) and _is_irrelevant(line, threshold):
+        line = replace(line, outcome=IRRELEVANT)
     verdict = _verdict(line, threshold)
     if verdict is not Verdict.UNDECIDED:
         return replace(line, verdict=verdict)
@@ -221,6 +228,12 @@ def _verdict(line: Difference, threshold: float) -> Verdict | None:
     within = interval.known and interval.high <= threshold
     within |= rose_from_nothing and line.difference_interval.low > 0
     return Verdict.PASSED if within and not _unsteady(line) else Verdict.UNDECIDED
+
+
+def _is_irrelevant(line: Difference, threshold: float) -> bool:
+    """Return whether the whole interval is within the threshold in both directions; any increase of errors matters."""
+    interval = line.worsening_interval
+    return not line.is_share and interval.known and -threshold <= interval.low and interval.high <= threshold
 
 
 def _undecided(line: Difference, threshold: float, needed: int | None) -> str:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_reports.metrics.outcomes import buffered, dropped, failed, outcome_counts, succeeded, throttled, unfinished
+from llm_reports.metrics.outcomes import (
+    buffered,
+    dropped,
+    failed,
+    failure_reasons,
+    outcome_counts,
+    succeeded,
+    throttled,
+    unfinished,
+)
 from llm_reports.metrics.stage_group import Counts, Facts
 from llm_reports.metrics.steadiness import steadiness_by_stage
 from llm_reports.metrics.summary import Summary, summarize
@@ -129,8 +138,17 @@ class Group:
             cached_tokens=float(ok[COL.cached_tokens].astype("float64").sum()),
             input_tokens=float(ok[COL.input_tokens].astype("float64").sum()),
             without_connect=int(ok[COL.connect_s].isna().sum()),
+            failure_reasons="" if len(ok) else self.failure_reasons,
             count_difference=self._count_difference(),
         )
+
+    @cached_property
+    def failure_reasons(self) -> str:
+        """The errors of the measured requests in words; without measured requests, of all requests of the stage."""
+        if len(self.measured):
+            return failure_reasons(self.measured)
+        rows = self.run.requests
+        return failure_reasons(rows if self.stage is None else rows[(rows[COL.stage] == self.stage).to_numpy(bool)])
 
     def _count_difference(self) -> str:
         ok, columns = self.ok, (COL.output_tokens_usage, COL.output_tokens_counted, COL.reasoning_tokens)

@@ -17,6 +17,9 @@ from llm_users.record import COL
 if TYPE_CHECKING:  # this module does not load pandas
     from pandas import DataFrame, Series
 
+_MOST_REASONS = 2
+_MOST_CHARACTERS = 300  # of one reason, which is enough for the sentence of a server and short enough for a log line
+
 
 def outcomes(rows: DataFrame) -> Series:
     """Return the outcome of each row, a categorical column of the values of ``Outcome``."""
@@ -85,3 +88,22 @@ def _has_limit_status(rows: DataFrame) -> Series:
 
 def _own_codes(test: Callable[[Outcome], bool]) -> list[str]:
     return [code for code in OWN_CODES if test(outcome_of(code))]
+
+
+def failure_reasons(rows: DataFrame) -> str:
+    """Return the most frequent errors of the failed requests, each with its number of requests; "" without messages.
+
+    Requests with the same code count as one error, and the most frequent message of the code represents it.
+    """
+    failures = rows.loc[failed(rows[COL.error_code]).to_numpy(bool), [COL.error_code, COL.error_message]]
+    counts = failures[COL.error_code].value_counts()
+    reasons = []
+    for code in counts.index[:_MOST_REASONS]:
+        messages = failures[COL.error_message][(failures[COL.error_code] == code).to_numpy(bool)]
+        message = str(messages.value_counts().index[0]).strip().rstrip(".")[:_MOST_CHARACTERS]
+        count = int(counts[code])
+        if message:
+            reasons.append(f"{code}: {message} ({count} {'request' if count == 1 else 'requests'})")
+    if reasons and len(counts) > _MOST_REASONS:
+        reasons.append(f"{len(counts) - _MOST_REASONS} other errors")
+    return "; ".join(reasons)

@@ -79,6 +79,8 @@ class Facts:
     cached_tokens: float
     input_tokens: float
     without_connect: int
+    failure_reasons: str = ""
+    """The errors of the requests if none of the measured requests succeeded, in words; "" otherwise."""
     count_difference: str = ""
     """The difference between usage and the client's count of output tokens, and its probable reason; "" if small."""
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from llm_reports.compare.comparison import Comparison
-from llm_reports.compare.difference import BETTER, LEVEL, UNCLEAR, WORSE, Difference
+from llm_reports.compare.difference import BETTER, IRRELEVANT, LEVEL, UNCLEAR, WORSE, Difference
 from llm_reports.metrics.stage_load import load_columns
 from llm_reports.sections.numbers import number, percent
 from llm_reports.sections.section import Grid, Section
@@ -19,8 +19,14 @@ BLOCKS = (
     f"table (Westfall and Young). Better and worse mean p below {LEVEL:g} and a 95 % interval without 0. Intervals: "
     "block resampling, separately for each line; for shares: Newcombe."
 )
+LIMITS = (
+    "Limit: the largest worsening of a deciding figure; it passes if the whole interval of the change is within it. A "
+    f'significant difference whose whole interval is within the threshold is called "{IRRELEVANT}".'
+)
 _LISTED = 4  # number of lines that the verdict lists; the table contains all lines
-_NARROW = 0.005  # interval width (a share) below which one decimal of a percentage is too coarse
+_NARROW = 0.01  # a share; one decimal of a percentage is too coarse for changes below it
+_RARE = 0.01  # a share of failed requests below which one decimal of a percentage is too coarse
+_SMALL_S = 0.1  # differences below it are in ms
 
 
 def comparison_section(comparison: Comparison) -> Section:
@@ -29,7 +35,9 @@ def comparison_section(comparison: Comparison) -> Section:
     several = len({line.other_names for line in comparison.differences}) > 1
     models = len({(line.other.model) for line in comparison.differences}) > 1
     header = [*(["Run"] if several else []), *(["Model"] if models else []), *columns.header, "Figure"]
-    header += ["Before", "After", "Difference (95 %)", "Change (95 %)", "p", "Verdict"]
+    threshold = comparison.threshold
+    header += ["Before", "After", "Difference (95 %)", "Change (95 %)"]
+    header += [*(["Limit"] if threshold is not None else []), "p", "Verdict"]
     texts = int(several) + int(models)
     figure = texts + len(columns.header)
     rows = [
@@ -38,10 +46,10 @@ def comparison_section(comparison: Comparison) -> Section:
             *([line.other.model or "-"] if models else []),
             *columns.cells(line.other.load),
             line.name,
-            _value(line, line.before),
-            _value(line, line.after),
+            *_values(line),
             _difference(line),
             "-" if line.is_share else _change(line),
+            *([_limit(line, threshold)] if threshold is not None else []),
             _p(line),
             _verdict(line),
         ]
@@ -56,8 +64,9 @@ def comparison_section(comparison: Comparison) -> Section:
         f"{', '.join(names) if len(names) <= _LISTED else f'{len(names)} figures'}{at}: {reason}."
         for (at, reason), names in names_by_reason.items()
     ]
-    notes = [*([] if by_runs else [BLOCKS]), *comparison.notes, *dict.fromkeys(reasons)]
-    table = Grid(header, rows, {*range(texts), figure, figure + 6})
+    limits = [] if threshold is None else [LIMITS]
+    notes = [*([] if by_runs else [BLOCKS]), *limits, *comparison.notes, *dict.fromkeys(reasons)]
+    table = Grid(header, rows, {*range(texts), figure, len(header) - 1})
     return Section(comparison.title, [verdict(comparison), table, notes])
 
 
@@ -74,6 +83,11 @@ def verdict(comparison: Comparison) -> str:
     if comparison.threshold is None:
         return counts
     limit = f"{100 * comparison.threshold:g} %"
+    irrelevant = [line for line in lines if line.outcome == IRRELEVANT]
+    if irrelevant and not worse and not better:
+        counts = f"{len(irrelevant)} of {len(lines)} figures differ significantly, but by less than {limit}."
+    elif irrelevant:
+        counts += f" Differences of less than {limit}, which are not relevant: {len(irrelevant)}."
     failed, undecided = comparison.failed, comparison.undecided
     deciding = [line for line in lines if line.verdict and (line.verdict is not Verdict.FAILED or line.deciding)]
     parts = []
@@ -87,7 +101,8 @@ def verdict(comparison: Comparison) -> str:
             f"{_listed(undecided)}.{_needed(undecided)}"
         )
     if not parts:
-        parts.append(f"**Passed**: none of the {len(deciding)} deciding figures is worse by more than {limit}.")
+        passed = f"**Passed**: none of the {len(deciding)} deciding figures is worse by more than {limit}."
+        parts.append(passed + _largest(deciding))
     return " ".join([*parts, counts])
 
 
@@ -97,8 +112,9 @@ def cases(comparison: Comparison) -> list[Case]:
     for line in comparison.differences:
         reason = line.reason
         if line.comparable:
-            change = f"{_value(line, line.before)} to {_value(line, line.after)}, {_change(line)}"
-            reason = "; ".join(filter(None, [f"{change}, p {_p(line)}: {_verdict(line)}", line.reason]))
+            limit = f", limit {_limit(line, comparison.threshold)}" if line.deciding and comparison.threshold else ""
+            reason = f"{_before_and_after(line)}{limit}, p {_p(line)}: {_verdict(line)}"
+            reason = "; ".join(filter(None, [reason, line.reason]))
         place = f"{line.other_names}.{line.other.load.words}"
         all_cases.append(Case(place, line.name, line.verdict or Verdict.PASSED, reason))
     return all_cases
@@ -116,10 +132,49 @@ def _p(line: Difference) -> str:
     return "below 0.0001" if line.p < 0.00005 else f"{line.p:.4f}"
 
 
-def _value(line: Difference, value: float) -> str:
-    if math.isnan(value):
+def _limit(line: Difference, threshold: float) -> str:
+    """Format the largest worsening that passes, with the sign of the column of changes."""
+    if not line.deciding or not line.comparable:
         return "-"
-    return percent(value) if line.is_share else f"{number(value)} {line.unit}".rstrip()
+    if line.is_share:
+        return "no increase"
+    return f"{'-' if line.more_is_better else '+'}{100 * threshold:g} %"
+
+
+def _before_and_after(line: Difference) -> str:
+    """Format the figures that decide: both values, and the change (for shares the difference) with its interval."""
+    before, after = _values(line)
+    return f"{before} before, {after} after, {_change(line)}"
+
+
+def _largest(lines: Sequence[Difference]) -> str:
+    """Return the deciding figure that comes closest to the limit, as a sentence; "" when none has an interval."""
+    known = [line for line in lines if not line.is_share and line.worsening_interval.known]
+    if not known:
+        return ""
+    line = max(known, key=lambda one: one.worsening_interval.high)
+    return f" Closest to it: {line.name}{line.other.load.at}: {_before_and_after(line)}."
+
+
+def _values(line: Difference) -> tuple[str, str]:
+    """Format both values, with as many digits (three or four) as the difference between them needs."""
+    if line.is_share:
+        return _share(line.before), _share(line.after)
+    apart = abs(line.after - line.before)
+    digits = 3 if apart == 0 or apart >= 0.01 * abs(line.before) else 4
+    texts = []
+    for value in (line.before, line.after):
+        if not math.isfinite(value) or abs(value) >= 1000:
+            text = number(value)
+        else:
+            decimals = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+            text = f"{value:.{max(0, decimals)}f}"
+        texts.append("-" if math.isnan(value) else f"{text} {line.unit}".rstrip())
+    return texts[0], texts[1]
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2f} %" if 0 < value < _RARE else percent(value)
 
 
 def _difference(line: Difference) -> str:
@@ -129,8 +184,24 @@ def _difference(line: Difference) -> str:
         return "-"
     if line.is_share:
         return _with_interval(percent(line.difference), interval, lambda value: f"{100 * value:.1f}", "%")
-    text = f"{'+' if line.difference > 0 else ''}{number(line.difference)} {line.unit}".rstrip()
-    return _with_interval(text, interval, number, line.unit)
+    ends = (line.difference, interval.low, interval.high) if interval.known else (line.difference,)
+    scale, unit, decimals = _scaled(max(abs(end) for end in ends), line.unit)
+
+    def scaled(value: float) -> str:
+        return f"{scale * value + 0.0:.{decimals}f}"
+
+    text = f"{'+' if line.difference > 0 else ''}{scaled(line.difference)} {unit}".rstrip()
+    return _with_interval(text, interval, scaled, unit)
+
+
+def _scaled(largest: float, unit: str) -> tuple[float, str, int]:
+    """Return a factor, the unit and the decimals that show a value of this size with three digits."""
+    scale = 1.0
+    if unit.startswith("s") and 0 < largest < _SMALL_S:
+        scale, prefix = (1e3, "m") if largest >= _SMALL_S / 1000 else (1e6, "µ")
+        unit = prefix + unit
+    largest *= scale
+    return scale, unit, max(0, 2 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 0
 
 
 def _change(line: Difference) -> str:
@@ -140,7 +211,8 @@ def _change(line: Difference) -> str:
     if math.isnan(line.ratio):
         return "-"
     interval = Interval(line.ratio_interval.low - 1, line.ratio_interval.high - 1)
-    digits = 2 if interval.high - interval.low < _NARROW else 1
+    largest = max(map(abs, (interval.low, interval.high))) if interval.known else abs(line.ratio - 1)
+    digits = 3 if largest < _NARROW / 10 else 2 if largest < _NARROW else 1
 
     def signed(value: float) -> str:
         return f"{100 * value:+.{digits if abs(value) < 1 else 0}f}"
@@ -155,9 +227,9 @@ def _with_interval(text: str, interval: Interval, show: Callable[[float], str], 
 
 
 def _listed(lines: Sequence[Difference]) -> str:
-    changes = [f"{line.name}{line.other.load.at} ({_change(line).partition(' (')[0]})" for line in lines]
+    changes = [f"{line.name}{line.other.load.at}: {_before_and_after(line)}" for line in lines]
     more = len(changes) - _LISTED
-    return ", ".join([*changes[:_LISTED], *([f"and {more} more"] if more > 0 else [])])
+    return "; ".join([*changes[:_LISTED], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _needed(lines: Sequence[Difference]) -> str:

@@ -39,7 +39,8 @@ def decision_sections(content: Content) -> list[Section]:
 
 def objectives_section(points: Sequence[StagePoint], text: str) -> Section:
     """Return attainment and goodput of every stage, and the highest load that meets the objectives with reasons."""
-    header = ["", "Attainment", "95 % interval", "Good requests/s", "of", "Good tokens/s", "of", "Verdict"]
+    header = ["", "Attainment", "95 % interval", "Good requests/s", "All requests/s"]
+    header += ["Good tokens/s", "All tokens/s", "Verdict"]
     rows = [
         [
             label or "all requests",
@@ -58,7 +59,8 @@ def objectives_section(points: Sequence[StagePoint], text: str) -> Section:
         choice = highest(sweep)
         level = "none" if choice.point is None else choice.point.load.short
         notes.append(f"{choice.name}{name}: **{level}**. {_sentence(choice.reasoning)}")
-    return Section("Objectives", [f"`{text}`", Grid(header, rows, {0, 7}), notes])
+    table = [Grid(header, rows, {0, 7})] if rows else ["No stage has measured requests."]
+    return Section("Objectives", [f"`{text}`", *table, notes])
 
 
 def knee_section(points: Sequence[StagePoint]) -> Section | None:
@@ -136,12 +138,18 @@ def cost_section(points: Sequence[StagePoint], prices: Prices) -> Section:
 
 def _explained(judgements: Sequence[Judgement]) -> Iterator[str]:
     """Yield explanations of the columns of the gate's table that are not obvious."""
+    known = [one for one in judgements if not math.isnan(one.effective)]
     by_few = any(one.verdict is not Verdict.UNDECIDED and one.effective < LEAST_EFFECTIVE for one in judgements)
-    yield (
-        "Effective: the equivalent number of independent requests; concurrent requests wait for each other and are "
-        f"not independent. Below {LEAST_EFFECTIVE}, the verdict is undecided"
-        + (", unless all requests are far on one side of the limit." if by_few else ".")
-    )
+    if any(round(one.effective) != one.n for one in known):
+        yield (
+            "Effective: the equivalent number of independent requests; concurrent requests wait for each other and are "
+            "not independent."
+        )
+    if any(one.effective < LEAST_EFFECTIVE for one in known):
+        yield (
+            f"With fewer than {LEAST_EFFECTIVE} effective requests, the verdict is undecided"
+            + (", unless all requests are far on one side of the limit." if by_few else ".")
+        )
     if any(math.isinf(judgement.estimate) for judgement in judgements):
         yield (
             f"{NO_ANSWER.capitalize()}: a failed request counts as infinitely slow, and this percentile falls on a "

@@ -20,6 +20,16 @@ def shown(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}" if unit else f"{100 * value:.3g} %"
 
 
+def shown_apart(value: float, unit: str, other: float) -> str:
+    """Format a figure like ``shown``, with as many digits (at most six) as make it differ from another figure."""
+    if not math.isfinite(value) or not math.isfinite(other) or value == other:
+        return shown(value, unit)
+    scale, suffix = (1.0, unit) if unit else (100.0, "%")
+    texts = ((f"{scale * value:.{digits}g}", f"{scale * other:.{digits}g}") for digits in range(3, 7))
+    text = next((mine for mine, its in texts if mine != its), f"{scale * value:.6g}")
+    return f"{text} {suffix}"
+
+
 def number(value: float) -> str:
     """Format a number with three significant digits and without an exponent."""
     if not math.isfinite(value):

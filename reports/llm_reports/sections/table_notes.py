@@ -204,15 +204,16 @@ def _nothing_succeeded(group: StageGroup) -> str:
     counts = group.counts
     if counts.ok:
         return ""
+    reasons = f". Errors: {group.facts.failure_reasons}" if group.facts.failure_reasons else ""
     if not counts.measured:
-        return ", ".join(filter(None, ["no request was measured", _phases(group)]))
+        return ", ".join(filter(None, ["no request was measured", _phases(group)])) + reasons
     parts = [
         f"{counts.throttled} throttled with {_codes(counts.throttles)}" if counts.throttled else "",
         f"{counts.failed_otherwise} failed with {_codes(counts.errors)}" if counts.failed_otherwise else "",
         f"{counts.aborted} aborted" if counts.aborted else "",
         f"{counts.cancelled} cancelled" if counts.cancelled else "",
     ]
-    return f"of {counts.measured}: {', '.join(filter(None, parts))}"
+    return f"of {counts.measured}: {', '.join(filter(None, parts))}{reasons}"
 
 
 def _codes(errors: Sequence[tuple[str, int]]) -> str:

@@ -21,7 +21,7 @@ from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.groups import Group, unstreamed
 from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.steadiness import UNKNOWN
-from llm_reports.sections.numbers import between, shown
+from llm_reports.sections.numbers import between, shown, shown_apart
 from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late
@@ -49,6 +49,20 @@ class Judgement:
     reason: str
     effective: float = math.nan
     """The effective sample size: the number of independent requests that is equivalent to ``n``."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason; with the errors of the requests if failed requests are why the objective has not passed."""
+        return f"{self.reason}. Errors: {self.failures}" if self.failures else self.reason
+
+    @property
+    def failures(self) -> str:
+        """The errors of the requests in words, if failed requests are why the objective has not passed; "" otherwise.
+
+        This is the case if no request succeeded, if a percentile falls on a failed request, or for a limit on errors.
+        """
+        decisive = not len(self.group.ok) or math.isinf(self.estimate) or self.objective.name == ERRORS
+        return self.group.failure_reasons if decisive and self.verdict is not Verdict.PASSED else ""
 
 
 @dataclass(frozen=True)
@@ -182,23 +196,29 @@ def _best(judgements: Sequence[Judgement]) -> tuple[Verdict, list[str]]:
 
 
 def _not_passed(judgements: Iterable[Judgement]) -> list[str]:
-    return [f"{one.label}: {one.reason}" for one in judgements if one.verdict is not Verdict.PASSED]
+    """Return the reason of every objective that has not passed, and after those of a stage its errors, once."""
+    open_ones = [one for one in judgements if one.verdict is not Verdict.PASSED]
+    reasons: list[str] = []
+    for group in dict.fromkeys(one.group for one in open_ones):
+        of_stage = [one for one in open_ones if one.group is group]
+        reasons += [f"{one.label}: {one.reason}" for one in of_stage]
+        reasons += [f"{one.label}: errors: {one.failures}" for one in of_stage if one.failures][:1]
+    return reasons
 
 
 def _decided(group: Group, objective: Objective, result: Evidence) -> tuple[Verdict, str]:
     less, unit, n = objective.kind.less_is_better, objective.kind.unit, result.n
-    failures = f" ({result.failed} of them failed)" if result.failed else ""
     if not n and is_unstreamed([group]) and objective.kind.needs_stream:
         return Verdict.UNDECIDED, objective.without_stream
     if not n:
-        return Verdict.UNDECIDED, f"no request has a value for {objective.text}"
+        missing = "has a value" if len(group.measured) else "was measured"
+        return Verdict.UNDECIDED, f"no request {missing} for {objective.text}"
     if result.failed and objective.q is None:
         measured = f"{result.failed} of {n} requests failed and have no value, so the mean is undefined"
         percentile = f"{objective.name}_{'p95' if less else 'p5'}"
         return Verdict.FAILED, f"{objective.text} does not hold: {measured}; use a percentile, such as {percentile}"
     if math.isfinite(result.proof) and objective.holds(result.proof):
-        bound = "at most" if less else "at least"
-        measured = f"{shown(result.estimate, unit)}, {bound} {shown(result.proof, unit)} of {n} requests{failures}"
+        measured = _with_bound(objective, result, result.proof, "up to" if less else "down to")
         return Verdict.PASSED, f"{objective.text} holds: {measured}"
     if result.far_from_limit:
         far = "at most a quarter of" if less else "at least four times"
@@ -207,12 +227,18 @@ def _decided(group: Group, objective: Objective, result: Evidence) -> tuple[Verd
     # An infinite disproof of a latency is known: even the good end of the interval is a failed request.
     known = math.isfinite(result.disproof) or (result.disproof == math.inf and less)
     if known and objective.broken(result.disproof):
-        bound = "at least" if less else "at most"
-        measured = f"{shown(result.estimate, unit)}, {bound} {shown(result.disproof, unit)} of {n} requests{failures}"
+        measured = _with_bound(objective, result, result.disproof, "from" if less else "to at most")
         if math.isinf(result.disproof):
             measured = f"no answer, {result.failed} of {n} requests failed"
         return Verdict.FAILED, f"{objective.text} does not hold: {measured}"
     return Verdict.UNDECIDED, ""
+
+
+def _with_bound(objective: Objective, result: Evidence, bound: float, direction: str) -> str:
+    """Return the figure and the end of its interval that decides, with enough digits to differ from the limit."""
+    estimate, end = (shown_apart(value, objective.kind.unit, objective.limit) for value in (result.estimate, bound))
+    failures = f", {result.failed} of them failed" if result.failed else ""
+    return f"measured {estimate}, 95 % interval {direction} {end} ({result.n} requests{failures})"
 
 
 def _unsteady(objective: Objective, result: Evidence) -> tuple[Verdict, str]:

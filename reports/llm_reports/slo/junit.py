@@ -34,7 +34,7 @@ def cases_of(gate: Gate) -> list[Case]:
         name = f"{gate.objectives.text} in the best stage" if gate.judgements else gate.objectives.text
         return [Case("all", name, gate.verdict, "; ".join(gate.reasons))]
     return [
-        Case(f"{one.group.run.name}.{one.label}", one.objective.text, one.verdict, one.reason)
+        Case(f"{one.group.run.name}.{one.label}", one.objective.text, one.verdict, one.explanation)
         for one in gate.judgements
     ]
 

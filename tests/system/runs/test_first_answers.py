@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from llm_users.run_files import GATE_XML, path_of
 from llm_users.simulator.launch import launch
 from tests.ports import free_port
 from tests.stream_bytes import reply
@@ -62,10 +63,30 @@ def test_a_run_ends_when_nothing_listens(locust: Locust) -> None:
     assert "its first requests all failed to connect" not in done.err  # one reason is enough
 
 
-def test_a_missing_v1_ends_the_run_with_the_right_url(locust: Locust) -> None:
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
+def test_the_root_of_a_server_is_completed(locust: Locust, processes: tuple[str, ...]) -> None:
     with launch(FAST, max_seconds=60) as simulator:
-        done = locust.run("--host", simulator.url.removesuffix("/v1"), *SWEEP)
-    check_ended_early(done, f"write --host {simulator.url}")
+        root = simulator.url.removesuffix("/v1")
+        done = locust.run("--host", root, "--llm-sweep", "2", "--llm-requests", "10", *processes)
+        assert simulator.stop()["completed"] >= 10
+    assert done.code == 0, done.err
+    assert {row["endpoint"] for row in done.rows()} == {simulator.url}
+    assert done.err.count(f"--host {root} is the root of a server; the run uses its API at {simulator.url}") == 1
+    assert "/INFO/llm_users.load.coordinator.worker_pool: no OPENAI_API_KEY in the environment" in done.err
+    assert "Ramping to" not in done.err
+    assert "All users spawned" not in done.err or processes  # forked workers keep Locust's lines
+
+
+def test_the_gate_gives_the_reason_when_nothing_listens(locust: Locust) -> None:
+    """In the last line, in the JUnit file, and in the job summary."""
+    done = locust.run("--host", f"http://127.0.0.1:{free_port()}/v1", *SWEEP, "--llm-slo", "ttft_p95<1,errors<1%")
+    assert done.code == 2
+    last = done.err.rstrip().splitlines()[-1]
+    assert last.startswith("Gate undecided: all requests: ")
+    junit = path_of(done.prefix, GATE_XML).read_text()
+    for text in (last, junit, done.out):
+        assert "Connection refused" in text
+    assert junit.count("<error") == 2
 
 
 @pytest.mark.parametrize("server_has_tls", [True, False])

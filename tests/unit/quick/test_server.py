@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llm_users.quick.server import LOCAL_PORTS, NoServer, Server, find_local, server_at
+from llm_users.quick.server import LOCAL_PORTS, NoServer, Server, find_local, server_at, versioned_url
 from llm_users.simulator.launch import launch
 from tests.ports import free_port
 
@@ -182,3 +182,20 @@ def test_on_this_machine_the_first_model_that_is_not_for_embeddings_is_taken() -
     assert Server("https://api.example.com/v1", ("only",)).model() == "only"
     with pytest.raises(NoServer, match=r"lists no model\. Load a model"):
         Server("http://127.0.0.1:11434/v1", ()).model()
+
+
+@pytest.mark.parametrize(
+    ("paths", "adds_version"),
+    [(("/v1/models",), True), (("/models",), False), (("/models", "/v1/models"), False), ((), False)],
+)
+def test_v1_is_added_only_if_the_root_does_not_list_models(paths: tuple[str, ...], adds_version: bool) -> None:
+    with serving(dict.fromkeys(paths, MODELS)) as (url, _asked):
+        assert versioned_url(url) == (f"{url}/v1" if adds_version else None)
+        assert versioned_url(f"{url}/") == (f"{url}/v1" if adds_version else None)
+
+
+def test_no_version_is_added_without_an_answer() -> None:
+    assert versioned_url(f"http://127.0.0.1:{free_port()}") is None
+    with serving({"/v1/models": MODELS}, key="right") as (url, _asked):
+        assert versioned_url(url, "wrong") is None
+        assert versioned_url(url, "right") == f"{url}/v1"

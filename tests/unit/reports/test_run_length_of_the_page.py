@@ -1,4 +1,4 @@
-"""The tables of docs/ci.md on the length of a run have the figures of the code that decides."""
+"""The tables of docs/ci-run-length.md on the length of a run have the figures of the code that decides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_users.record import RequestRecord
 from tests.project import ROOT
 from tests.unit.reports.rows_on_disk import record, write_rows
 
-PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "ci-run-length.md").read_text(encoding="utf-8")
 
 
 def table(first_column: str, columns: int) -> list[list[str]]:

@@ -129,7 +129,8 @@ def test_pairs_of_prompts_give_intervals_eight_times_narrower(write_run: Write, 
     [
         ({"llm_seed": "7"}, 1.0, 0, "the runs differ in --llm-seed"),
         ({"llm_output_tokens": "100,10"}, 1.0, 0, "the runs differ in --llm-output-tokens"),
-        ({}, 1.05, 0, "the input tokens of the same prompts differ by "),
+        ({}, 1.05, 0, "the input tokens of all prompts together differ by "),
+        ({}, 1.2, 0, "the input tokens of the same prompts differ by 20.0 % on average"),
         ({}, 1.0, 150, "only 50 of 200 prompts were measured in both runs"),
     ],
 )
@@ -153,6 +154,18 @@ def test_texts_need_not_agree_to_pair(write_run: Write, make_record: Make) -> No
         rows(make_record, 2, input_scale=1.01), name="other", manifest={"options": {**LENGTHS, "llm_run_key": "b"}}
     )
     assert frame_of([base, other]).loc[MEDIAN, "paired"]
+
+
+@pytest.mark.parametrize(("apart", "paired"), [(0.019, True), (0.023, True), (0.05, True), (0.12, False)])
+def test_token_counts_that_differ_in_both_directions_pair(
+    write_run: Write, make_record: Make, apart: float, paired: bool
+) -> None:
+    """A server with another tokenizer counts every other prompt higher, and the others lower by the same share."""
+    made = [rows(make_record, seed) for seed in (1, 2)]
+    for i, row in enumerate(made[1]):
+        row.input_tokens = round((row.input_tokens or 0) * (1 + (apart if i % 2 else -apart)))
+    runs = [write_run(each, name=f"run{i}", manifest={"options": LENGTHS}) for i, each in enumerate(made)]
+    assert frame_of(runs).loc[MEDIAN, "paired"] == paired
 
 
 def test_prompts_that_failed_in_one_run_are_left_out_of_its_partner(write_run: Write, make_record: Make) -> None:
@@ -274,7 +287,7 @@ def test_three_runs_per_side_decide_what_is_beyond_their_spread(write_run: Write
     )
     assert {line.name for line in comparison.failed} >= {"ttft_s median", "end_to_end_latency_s median"}
     lines = [line.split("|") for line in comparison_text(comparison).splitlines() if line.startswith("|")]
-    ps = {cells[7].strip() for cells in lines if cells[2].strip() in {line.name for line in comparison.failed}}
+    ps = {cells[8].strip() for cells in lines if cells[2].strip() in {line.name for line in comparison.failed}}
     assert "below 0.0001" in ps, "no p is printed as 0"
     assert "0.0000" not in ps
     one = llm_reports.compare_runs(llm_reports.load_all(first[:1]), against=llm_reports.load_all(second[:1]))
@@ -295,7 +308,7 @@ def test_every_cell_has_one_unit(write_run: Write, make_record: Make) -> None:
     cells = {line.split("|")[2].strip(): [cell.strip() for cell in line.split("|")[3:7]]
              for line in text.splitlines() if line.startswith("|")}  # fmt: skip
     assert re.fullmatch(r"\d+\.\d % \(\d+\.\d to \d+\.\d %\)", cells["error_ratio share"][2])
-    assert re.fullmatch(r"\+[\d.]+ s \([\d.]+ to [\d.]+ s\)", cells["ttft_s median"][2])
+    assert re.fullmatch(r"\+[\d.]+ ms \([\d.]+ to [\d.]+ ms\)", cells["ttft_s median"][2])
     assert re.fullmatch(r"\+[\d.]+ % \(\+[\d.]+ to \+[\d.]+ %\)", cells["ttft_s median"][3])
     assert cells["ttft_s median"][0].endswith(" s")
 
@@ -308,3 +321,55 @@ def test_an_unsteady_stage_is_not_passed(write_run: Write, make_record: Make) ->
     comparison = llm_reports.compare_runs([runs[0], unsteady], threshold=0.05)
     assert not comparison.passed
     assert "the queue of run2 grew through the stage" in comparison.undecided[0].reason
+
+
+def test_a_difference_within_the_threshold_is_not_relevant(write_run: Write, make_record: Make) -> None:
+    """2 % slower and 2 % faster, which 400 requests with 1 % spread show. A threshold of 10 % makes it irrelevant."""
+    before = write_run(rows(make_record, 1, n=400, spread=0.01), name="before")
+    for scale, outcome in ((1.02, "worse"), (0.98, "better")):
+        after = write_run(rows(make_record, 2, n=400, scale=scale, spread=0.01), name=f"after{scale}")
+        runs = llm_reports.load_all([before, after])
+        outcomes = {t: llm_reports.compare_runs(runs, threshold=t).frame() for t in (None, 0.001, 0.1)}
+        found = {
+            t: frame.set_index(["metric", "figure"]).loc[MEDIAN, "outcome"] for t, frame in outcomes.items()
+        }  # fmt: skip
+        assert found == {None: outcome, 0.001: outcome, 0.1: "no relevant difference"}
+        text = " ".join(comparison_text(llm_reports.compare_runs(runs, threshold=0.1)).split())
+        assert "figures differ significantly, but by less than 10 %." in text
+        assert "significantly worse" not in text
+
+
+def test_more_errors_stay_relevant_within_a_threshold(write_run: Write, make_record: Make) -> None:
+    before = write_run(rows(make_record, 1, n=1000), name="before")
+    after = write_run(rows(make_record, 2, n=1000, failing=0.03), name="after")
+    line = frame_of([before, after], threshold=0.1).loc[("error_ratio", "share")]
+    assert (line["outcome"], line["verdict"]) == ("worse", "failed")
+
+
+def test_the_output_contains_the_figures_that_decide(write_run: Write, make_record: Make, tmp_path: Path) -> None:
+    """TTFT is 200 ms and exactly 230 ms: both values, the change with its interval and the limit are printed."""
+    before = write_run(rows(make_record, 1, spread=0.001), name="before")
+    after = write_run(rows(make_record, 2, scale=1.15, spread=0.001), name="after")
+    comparison = llm_reports.compare_runs(llm_reports.load_all([before, after]), threshold=0.1)
+    text = comparison_text(comparison)
+    (cells,) = (line.split("|") for line in text.splitlines() if "| ttft_s median" in line)
+    values = [cell.strip() for cell in cells]
+    assert values[3:5] == ["0.200 s", "0.230 s"]
+    assert re.fullmatch(r"\+15\.0 % \(\+1\d\.\d to \+1\d\.\d %\)", values[6])
+    assert values[7] == "+10 %"
+    assert re.search(r"ttft_s median at concurrency 4: 0.200 s before, 0.230 s after, \+15.0 %", " ".join(text.split()))
+    assert main(["compare", str(before), str(after), "--threshold", "10%", "--junit", str(tmp_path / "c.xml")]) == 3
+    assert "0.200 s before, 0.230 s after, +15.0 %" in (tmp_path / "c.xml").read_text()
+    assert "limit +10 %" in (tmp_path / "c.xml").read_text()
+
+
+def test_small_differences_are_readable(write_run: Write, make_record: Make) -> None:
+    """0.1 % of 200 ms is 0.2 ms. Three digits of both values would be the same."""
+    before = write_run(rows(make_record, 1, spread=1e-5), name="before")
+    after = write_run(rows(make_record, 1, scale=1.001, spread=1e-5), name="after")
+    text = comparison_text(llm_reports.compare_runs(llm_reports.load_all([before, after])))
+    (cells,) = (line.split("|") for line in text.splitlines() if "| ttft_s median" in line)
+    values = [cell.strip() for cell in cells]
+    assert values[3:5] == ["0.2000 s", "0.2002 s"]
+    assert values[5].startswith("+0.200 ms (")
+    assert values[6].startswith("+0.10 % (")
