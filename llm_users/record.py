@@ -293,16 +293,14 @@ class RequestRecord:
         "share",
         "fraction of the output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end time",
     )
-    usage_output_tokens: int | None = _column(
-        "tokens",
-        "output tokens by the server's usage if it cannot be correct; output_tokens is then from the local tokenizer",
-        int,
-    )
     burst_chunks: int = _column(
         "count", "chunks of a typical burst if a gateway held the stream back, else 0: see buffered-streams.md", int, 0
     )
     output_tokens_usage: int | None = _column(
-        "tokens", "output tokens by the server's usage, if the client counts answers too (--llm-count)", int
+        "tokens",
+        "output tokens by the server's usage, if the client counts answers too (--llm-count), or if the usage cannot "
+        "be correct; output_tokens is then from the local tokenizer",
+        int,
     )
     output_tokens_counted: int | None = _column(
         "tokens",

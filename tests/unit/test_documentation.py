@@ -111,3 +111,11 @@ def test_every_server_has_a_command() -> None:
     parts = re.split(r"^### (\S+).*$", PAGES["docs/recipes.md"], flags=re.MULTILINE)
     assert tuple(parts[1::2]) == SERVERS
     assert all("```sh" in part for part in parts[2::2])
+
+
+def test_the_llmperf_command_of_the_readme_ends_with_llmperfs_files() -> None:
+    """LLMPerf writes its two JSON files after each run; here ``llm-report`` writes them."""
+    ours = PAGES["README.md"].partition("## Coming from LLMPerf")[2].partition("```sh")[2].partition("```")[0]
+    prefix = re.search(r"--csv (\S+)", ours)
+    assert prefix is not None
+    assert f"\nllm-report {prefix[1]} --format json\n" in ours

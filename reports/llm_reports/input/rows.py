@@ -66,9 +66,10 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 _LIMITS_BY_NAME = {
     COL.stage: (0.0, 1e6),
     "stage_end": (0.0, 1e6),
-    "usage_output_tokens": (0.0, math.inf),
     COL.output_tokens_usage: (0.0, math.inf),
 }
+_IMPLAUSIBLE_USAGE = Column("usage_output_tokens", "tokens", "older files: implausible usage", int)
+"""The older name of ``output_tokens_usage`` in rows whose usage cannot be correct."""
 _ROUNDING_S = 1e-6  # files have a resolution of a microsecond or finer; E2E may be this much below TTFT
 _DERIVED = {
     COL.ttft_s: (COL.tpot_s,),
@@ -93,7 +94,13 @@ class Impossible:
 
 def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the rows of a PREFIX_llm_requests.csv and the warnings about the file."""
-    return _frame(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
+    columns = (*REQUEST_COLUMNS, _IMPLAUSIBLE_USAGE)
+    values, warnings = _read(path, columns, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
+    older = values.pop(_IMPLAUSIBLE_USAGE.name, None)
+    if older is not None:
+        usage = values.get(COL.output_tokens_usage)
+        values[COL.output_tokens_usage] = older if usage is None else usage.fillna(older)
+    return _checked(path, values, warnings, REQUEST_COLUMNS)
 
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
@@ -187,7 +194,12 @@ def impossible_warning(
 
 def _frame(path: Path, columns: Sequence[Column], *requirements: Any) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the frame of a file without its impossible values, and the warnings about the file."""
-    values, warnings = _read(path, columns, *requirements)
+    return _checked(path, *_read(path, columns, *requirements), columns)
+
+
+def _checked(
+    path: Path, values: Mapping[str, Series], warnings: tuple[str, ...], columns: Sequence[Column]
+) -> tuple[DataFrame, tuple[str, ...]]:
     values, impossible = without_impossible(values, columns)
     return typed_frame(values, columns), (*warnings, *_warning(path, impossible))
 

@@ -24,7 +24,7 @@ def test_a_claim_of_the_server_is_no_measurement(
     write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Usage that cannot be true is in a column beside the local count, which the figures come from."""
-    claims = {"output_tokens_source": "tokenizer", "usage_output_tokens": 10**12}
+    claims = {"output_tokens_source": "tokenizer", "output_tokens_usage": 10**12}
     prefix = write_run([make_record(i, **claims) for i in range(40)])
     assert main([str(prefix), "--format", FORMATS]) == 0
     assert "impossible" not in capsys.readouterr().err
