@@ -66,7 +66,7 @@ def end_text(prefix: str) -> str | None:
 class _Run:
     name: str
     manifest: Mapping[str, Any]
-    gaps: Mapping[int, DurationHistogram]
+    gaps: Mapping[int, Mapping[str, DurationHistogram]]
     foreign: bool = False
     started: datetime | None = None
 
@@ -353,11 +353,14 @@ def _lines(path: Path) -> Iterator[dict[str, str]]:
             yield line
 
 
-def _gaps(path: Path) -> dict[int, DurationHistogram]:
-    histograms: defaultdict[int, DurationHistogram] = defaultdict(DurationHistogram)
+def _gaps(path: Path) -> dict[int, dict[str, DurationHistogram]]:
+    histograms: defaultdict[int, defaultdict[str, DurationHistogram]] = defaultdict(
+        lambda: defaultdict(DurationHistogram)
+    )
     for line in _lines(path):
-        histograms[int(line[COL.stage])].merge({int(line["bucket"]): int(line["count"])})
-    return histograms
+        of_stage = histograms[int(line[COL.stage])]
+        of_stage[unguarded(line[COL.model])].merge({int(line["bucket"]): int(line["count"])})
+    return {stage: dict(of_stage) for stage, of_stage in histograms.items()}
 
 
 def _number(text: str) -> float:

@@ -28,7 +28,7 @@ class RelatedFiles:
     """The contents of the readable files next to a rows file or a shard."""
 
     stages: DataFrame
-    gaps: Mapping[int, DurationHistogram]
+    gaps: Mapping[int, Mapping[str, DurationHistogram]]
     manifest: Mapping[str, Any]
     warnings: tuple[str, ...]
 
@@ -42,7 +42,9 @@ def related_files_of(prefix: Path) -> RelatedFiles:
     """Read the files whose names begin with this prefix."""
     stages_path, gaps_path = path_of(prefix, STAGES_CSV), path_of(prefix, GAPS_CSV)
     stages, of_stages = _readable(stages_path, read_stages, empty_stages, "Client health is therefore unknown.")
-    gaps, of_gaps = _readable(gaps_path, read_gaps, dict[int, DurationHistogram], "Chunk gaps are therefore omitted.")
+    gaps, of_gaps = _readable(
+        gaps_path, read_gaps, dict[int, dict[str, DurationHistogram]], "Chunk gaps are therefore omitted."
+    )
     manifest, of_manifest = _read_manifest(beside(path_of(prefix, MANIFEST_JSON)))
     return RelatedFiles(stages, gaps, manifest, (*of_stages, *of_gaps, *of_manifest))
 

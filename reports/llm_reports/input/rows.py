@@ -37,7 +37,9 @@ _GAP_COLUMNS = (
     Column(COL.stage, "", "stage of the requests", int),
     Column("bucket", "", "number of the bucket", int),
     Column("count", "count", "gaps in the bucket", int),
+    Column(COL.model, "", "model of the requests; older files do not have it", str),
 )
+_GAP_NUMBERS = [column.name for column in _GAP_COLUMNS if column.type is int]
 _LARGEST_WHOLE = 2**53  # the text is read as floats, which skip integers above this value
 _ROWS_WANTED = f"Specify the PREFIX of a run, its PREFIX{REQUESTS_CSV}, or an LLMPerf *_individual_responses.json."
 _AS_WRITTEN = "Use the file as the run wrote it."
@@ -108,9 +110,13 @@ def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     return _frame(path, STAGE_COLUMNS, (COL.stage,))
 
 
-def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
-    """Return one histogram per stage from a PREFIX_llm_gaps.csv and the warnings about the file."""
-    values, warnings = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
+def read_gaps(path: Path) -> tuple[dict[int, dict[str, DurationHistogram]], tuple[str, ...]]:
+    """Return the histograms of a PREFIX_llm_gaps.csv by stage and model, and the warnings about the file.
+
+    The model is "" in older files, whose histograms pool the models of a stage.
+    """
+    values, warnings = _read(path, _GAP_COLUMNS, _GAP_NUMBERS)
+    models = values.pop(COL.model, None)
     values, impossible = without_impossible(values, _GAP_COLUMNS)
     largest = DurationHistogram.bucket(LONGEST_S)
     impossible += [
@@ -118,12 +124,15 @@ def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]
         for row, bucket in enumerate(map(float, values["bucket"]))
         if bucket < -1 or bucket > largest
     ]
-    rows = DataFrame(values).drop(index=[value.row for value in impossible])
+    rows = DataFrame({name: values[name] for name in _GAP_NUMBERS})
+    rows[COL.model] = "" if models is None else models
+    rows = rows.drop(index=[value.row for value in impossible])
     if rows.isna().to_numpy().any():
         raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
-    histograms: dict[int, DurationHistogram] = {}
-    for stage, bucket, count in zip(rows[COL.stage], rows["bucket"], rows["count"], strict=True):
-        histograms.setdefault(int(stage), DurationHistogram()).merge({int(bucket): int(count)})
+    histograms: dict[int, dict[str, DurationHistogram]] = {}
+    for stage, bucket, count, model in zip(*(rows[column.name] for column in _GAP_COLUMNS), strict=True):
+        of_stage = histograms.setdefault(int(stage), {})
+        of_stage.setdefault(str(model), DurationHistogram()).merge({int(bucket): int(count)})
     return histograms, (*warnings, *_warning(path, impossible))
 
 

@@ -75,12 +75,10 @@ class SummaryLine:
 def summary_lines(groups: Sequence[StageGroup], points: Iterable[Rates]) -> list[SummaryLine]:
     """Return the lines of all groups; ``points`` contain the rates of the groups with measured requests."""
     rates = {id(point.group): point for point in points}
-    gaps = {
-        (id(groups[stage_gaps.place].run), groups[stage_gaps.place].stage): stage_gaps for stage_gaps in gaps_of(groups)
-    }
+    gaps = {index: stage_gaps for stage_gaps in gaps_of(groups) for index in stage_gaps.places}
     lines = []
-    for group in groups:
-        rate, gap = rates.get(id(group)), gaps.get((id(group.run), group.stage))
+    for index, group in enumerate(groups):
+        rate, gap = rates.get(id(group)), gaps.get(index)
         figures = gap.figures if gap else Summary(0)
         lines.append(
             SummaryLine(
