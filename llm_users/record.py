@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -159,6 +159,22 @@ class StageLoad:
     def at(self) -> str:
         """Return ``words`` for use after a name, such as " at concurrency 8", or "" if the load is unknown."""
         return f" at {self.words}" if self.is_known else ""
+
+    def share_text(self, parts: Mapping[str, float]) -> str:
+        """Return how several models share the load: ``of 4 users, large had 1.0 and small 3.0 on average``.
+
+        ``parts`` has the seconds that the requests of each model took, which is proportional to the users that it had
+        (Little's law), or in an open loop the number of its requests. Return "" for fewer than two models.
+        """
+        total = math.fsum(parts.values())
+        if len(parts) < 2 or not total > 0 or not self.level:
+            return ""
+        shown = [f"{self.level * part / total:.{1 if self.level >= 1 else 2}f}" for part in parts.values()]
+        verb, mean = ("got", "") if self.is_open else ("had", " on average")
+        (first, amount), *others = zip(parts, shown, strict=True)
+        named = [f"{first} {verb} {amount}", *(f"{name} {amount}" for name, amount in others)]
+        of_load = f"{self.rate_text} requests/s" if self.is_open else counted(self.users or 0, "user")
+        return f"of {of_load}, {', '.join(named[:-1])} and {named[-1]}{mean}"
 
 
 def load_of(

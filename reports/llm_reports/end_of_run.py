@@ -112,6 +112,8 @@ class _Group:
         self.apis.add(row[COL.api])
         self.endpoints.add(row[COL.endpoint])
         tokens, chunks = row[COL.output_tokens], row[COL.chunks]
+        if not math.isnan(row[COL.end_to_end_latency_s]):
+            seen["busy_s"] += row[COL.end_to_end_latency_s]
         seen["held"] += row[COL.held_s] > 0 and outcome is not Outcome.DROPPED
         seen["prompts"] += not math.isnan(row[COL.prompt_index])
         seen["caps"] += not math.isnan(row[COL.requested_output_tokens])
@@ -167,6 +169,7 @@ class _Group:
         """The counts and names for notes and labels."""
         seen = self.seen
         return Facts(
+            busy_s=seen["busy_s"],
             held=seen["held"],
             event_tokens=seen["event_tokens"],
             events=seen["events"],

@@ -22,6 +22,7 @@ from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
 from llm_users.load.coordinator.failure_log import FailureLog
 from llm_users.load.coordinator.first_answers import FirstAnswers
+from llm_users.load.coordinator.model_shares import ModelShares
 from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
 from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
@@ -104,6 +105,7 @@ class Coordinator:
         self._budget = Budget(self.options)
         self._first_answers = FirstAnswers()
         self._failure_log = FailureLog()
+        self._model_shares = ModelShares()
         self._sequence: StageSequence = FixedStages(())
         self._deadline: float | None = None
         self._ending: str | None = None
@@ -170,6 +172,7 @@ class Coordinator:
         self.ended_by_itself = self._others_said = False
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
+        self._model_shares = ModelShares()
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
@@ -592,6 +595,7 @@ class Coordinator:
         """
         self._budget.add(record)
         self._failure_log.add(record)
+        self._model_shares.add(record)
         self._first_answers.add(record)
         failed = self._sequence.seen(record)
         for listener in self._row_listeners:
@@ -886,6 +890,8 @@ class Coordinator:
         self._pool.recover()
         record = self._pool.writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._pool.tell_of(record)
+        if shares := self._model_shares.text(plan.stage, plan.load):
+            logger.info("stage %d: %s", plan.stage, shares)
         return record, totals
 
     def _close_stage(self) -> None:
