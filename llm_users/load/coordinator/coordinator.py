@@ -24,6 +24,7 @@ from llm_users.load.coordinator.failure_log import FailureLog
 from llm_users.load.coordinator.first_answers import FirstAnswers
 from llm_users.load.coordinator.model_shares import ModelShares
 from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
+from llm_users.load.coordinator.throttling import Throttling
 from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
 from llm_users.load.protocol import messages
@@ -104,8 +105,7 @@ class Coordinator:
         self._current_pool: WorkerPool | None = None
         self._budget = Budget(self.options)
         self._first_answers = FirstAnswers()
-        self._failure_log = FailureLog()
-        self._model_shares = ModelShares()
+        self._failure_log, self._model_shares, self._throttling = FailureLog(), ModelShares(), Throttling()
         self._sequence: StageSequence = FixedStages(())
         self._deadline: float | None = None
         self._ending: str | None = None
@@ -173,6 +173,7 @@ class Coordinator:
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
         self._model_shares = ModelShares()
+        self._throttling = Throttling(on_bedrock=self._reserves_quota)
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
@@ -596,6 +597,7 @@ class Coordinator:
         self._budget.add(record)
         self._failure_log.add(record)
         self._model_shares.add(record)
+        self._throttling.add(record)
         self._first_answers.add(record)
         failed = self._sequence.seen(record)
         for listener in self._row_listeners:
@@ -607,6 +609,9 @@ class Coordinator:
             self._measuring_since = time.monotonic() - (record.end_to_end_latency_s or 0.0)
         if not self.options.keep_going and (problem := self._first_answers.problem(self._ranks_with_users)):
             self._end_for_endpoint(problem)
+            self._end_last_stage()
+        elif not self.options.keep_going and self._throttling.long_quota is not None:
+            self._end_for_quota(self._throttling.long_quota)
             self._end_last_stage()
         elif why := self._budget.why_stop(plan.max_in_flight or plan.users):
             self._end_for_budget(why)
@@ -633,6 +638,16 @@ class Coordinator:
             self._pool.writer.note(problem)
         if self.unusable is None:
             self._failure_log.end()
+            if advice := self._throttling.advice():
+                logger.warning("%s", advice)
+                self._pool.writer.note(advice)
+
+    def _end_for_quota(self, message: str) -> None:
+        self._ending = "a quota"
+        self._pool.fall_short(
+            f"the run ends, because an exceeded quota does not recover within it: {message}. Repeat the run when the "
+            "quota is full again, or ask for a larger one; --llm-keep-going continues the run"
+        )
 
     def _end_for_budget(self, why: str) -> None:
         self._ending = "the budget"
