@@ -299,13 +299,13 @@ class CoordinatorRole:
             if writer.book.started and html:
                 run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
             run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
-            if (problem := self.coordinator.unusable) is not None:
-                print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
             if not self._refused_before_requests:
                 print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
                 if writer.book.started and not options.report:
                     command = shlex.join(["llm-report", self.prefix, "--format", "md,csv,html"])
                     print(f"Report with charts: {command}", file=sys.stderr)
+            if (problem := self.coordinator.unusable) is not None:  # the last line
+                print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
         if self._lock is not None:
             self._lock.release()
 
