@@ -130,6 +130,7 @@ class Coordinator:
         self._times_spread_again = 0  # how often too many users were ready
         self._spread = 0  # makes the answers to Locust differ, see _wanted
         self._admitted = False  # the users of the stage were let through
+        self._cycles, self._cycles_s = 0, 0.0  # finished measured requests, and their cycles in all
         self._measuring_since: float | None = None  # about when the first measured request of the stage began
         self._stage_ended = False  # the stage was ended early
         self._prepared_at = 0.0
@@ -251,9 +252,10 @@ class Coordinator:
         stage_s = run_s = later = None
         if self._measuring_since is not None:
             done, passed_s = counts[0], now - self._measuring_since
-            stage_s = stage_left_s(plan, done, passed_s)
+            cycle_s = self._cycles_s / self._cycles if self._cycles else None
+            stage_s = stage_left_s(plan, done, passed_s, cycle_s)
             specs = self._sequence.later
-            later = None if specs is None else later_s(specs, plan, latency_s(plan, done, passed_s))
+            later = None if specs is None else later_s(specs, plan, latency_s(plan, done, passed_s, cycle_s))
         if stage_s is not None and later is not None:
             run_s = stage_s + later
         if self._deadline is not None:
@@ -605,6 +607,9 @@ class Coordinator:
         plan = self._plan
         if not plan.stage or self._ending is not None:
             return
+        if record.measured and record.stage == plan.stage and record.end_to_end_latency_s:
+            self._cycles += 1
+            self._cycles_s += record.end_to_end_latency_s + (record.queue_s or 0.0) + (record.think_s or 0.0)
         if self._measuring_since is None and record.measured and record.stage == plan.stage:
             self._measuring_since = time.monotonic() - (record.end_to_end_latency_s or 0.0)
         if not self.options.keep_going and (problem := self._first_answers.problem(self._ranks_with_users)):
@@ -835,6 +840,7 @@ class Coordinator:
     def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
         self._before_stage()
         self._measuring_since = None
+        self._cycles, self._cycles_s = 0, 0.0
         self._admitted = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
         self._prepared_at = time.monotonic()
