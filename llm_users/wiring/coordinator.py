@@ -451,6 +451,14 @@ class CoordinatorRole:
         self._read_files(options)
         if not parsed.host and not (options.targets and all(target.url for target in options.targets)):
             self._refuse_without_host()
+        sequence = SearchStages(options) if options.find is not None else listed_stages(options, self._replay.spec)
+        users = getattr(parsed, "num_users", None) or 1
+        if problem := self.coordinator.why_refused(options, sequence.next(None), users=users):
+            raise OptionError(problem)
+        try:
+            check_prefix(self.prefix)
+        except OSError as error:
+            raise OptionError(str(error)) from None
 
     def _read_files(self, options: Options) -> None:
         """Read the files that the options name, before anything starts. Raises ``OptionError``."""

@@ -201,6 +201,14 @@ class Coordinator:
         if self._pool.distributed:
             self._watching = gevent.spawn(self._look_after)
 
+    def why_refused(self, options: Options, first: StageSpec | None, *, users: int) -> str | None:
+        """Return why a run would be refused because of its budget, or None. ``first`` is its first stage, if it has
+        stages, and ``users`` are those of a run without stages.
+        """
+        budget = Budget(options, distributed=self._clients() != [None], reserves_quota=self._reserves_quota)
+        lengths = first.load.lengths if first else None
+        return budget.why_not(1, first.most(options) if first else users, free=first is None, lengths=lengths)
+
     def tick(self) -> tuple[int, float] | None:
         """Return the number of users of the current stage and the spawn rate, or None when the sweep is over."""
         if not self.active:
