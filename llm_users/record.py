@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -160,6 +160,22 @@ class StageLoad:
         """Return ``words`` for use after a name, such as " at concurrency 8", or "" if the load is unknown."""
         return f" at {self.words}" if self.is_known else ""
 
+    def share_text(self, parts: Mapping[str, float]) -> str:
+        """Return how several models share the load: ``of 4 users, large had 1.0 and small 3.0 on average``.
+
+        ``parts`` has the seconds that the requests of each model took, which is proportional to the users that it had
+        (Little's law), or in an open loop the number of its requests. Return "" for fewer than two models.
+        """
+        total = math.fsum(parts.values())
+        if len(parts) < 2 or not total > 0 or not self.level:
+            return ""
+        shown = [f"{self.level * part / total:.{1 if self.level >= 1 else 2}f}" for part in parts.values()]
+        verb, mean = ("got", "") if self.is_open else ("had", " on average")
+        (first, amount), *others = zip(parts, shown, strict=True)
+        named = [f"{first} {verb} {amount}", *(f"{name} {amount}" for name, amount in others)]
+        of_load = f"{self.rate_text} requests/s" if self.is_open else counted(self.users or 0, "user")
+        return f"of {of_load}, {', '.join(named[:-1])} and {named[-1]}{mean}"
+
 
 def load_of(
     users: float | None,
@@ -293,16 +309,14 @@ class RequestRecord:
         "share",
         "fraction of the output that arrived inside the MEASURE window; without chunk times 1 or 0, by its end time",
     )
-    usage_output_tokens: int | None = _column(
-        "tokens",
-        "output tokens by the server's usage if it cannot be correct; output_tokens is then from the local tokenizer",
-        int,
-    )
     burst_chunks: int = _column(
         "count", "chunks of a typical burst if a gateway held the stream back, else 0: see buffered-streams.md", int, 0
     )
     output_tokens_usage: int | None = _column(
-        "tokens", "output tokens by the server's usage, if the client counts answers too (--llm-count)", int
+        "tokens",
+        "output tokens by the server's usage, if the client counts answers too (--llm-count), or if the usage cannot "
+        "be correct; output_tokens is then from the local tokenizer",
+        int,
     )
     output_tokens_counted: int | None = _column(
         "tokens",

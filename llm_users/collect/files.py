@@ -34,7 +34,7 @@ from llm_users.record import (
 )
 from llm_users.run_files import absolute, fallback_name, path_of
 
-GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count")
+GAP_COLUMNS = ("stage", "bucket", "lower_s", "upper_s", "count", "model")
 OFFSET_COLUMNS = (COL.request_id, "offsets_s")
 
 _LONGEST_SUFFIX = max((*run_files.RUN_SUFFIXES, *run_files.LOCUST_SUFFIXES), key=len)
@@ -229,11 +229,11 @@ class RunFiles:
                 return
         self._server_metrics.writerow([cell(getattr(record, column.name)) for column in SERVER_METRIC_COLUMNS])
 
-    def write_gaps(self, stage: int, counts: Mapping[int, int]) -> None:
-        """Write the histogram of a stage's chunk gaps, one line per bucket."""
+    def write_gaps(self, stage: int, model: str, counts: Mapping[int, int]) -> None:
+        """Write the histogram of the chunk gaps of a model in a stage, one line per bucket."""
         for bucket in sorted(counts):
             low_s, high_s = DurationHistogram.bounds_s(bucket)
-            self._gaps.writerow([stage, bucket, cell(low_s), cell(high_s), counts[bucket]])
+            self._gaps.writerow([stage, bucket, cell(low_s), cell(high_s), counts[bucket], cell(model)])
 
     def write_offsets(self, request_id: str, offsets_s: Iterable[float]) -> None:
         """Write the arrival times of the chunks of a request, in seconds from t0, separated by spaces."""

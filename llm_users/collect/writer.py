@@ -229,10 +229,12 @@ class RunWriter:
         self.stages.append(record)
         self._closed[stage] = (record, list(totals), self.book.rows(stage))
         self._files.write_stage(record)
-        gaps = DurationHistogram()
+        gaps: defaultdict[str, DurationHistogram] = defaultdict(DurationHistogram)
         for part in totals:
-            gaps.merge(part.gap_counts)
-        self._files.write_gaps(stage, gaps.counts)
+            for model, counts in part.gap_counts.items():
+                gaps[model].merge(counts)
+        for model in sorted(gaps):
+            self._files.write_gaps(stage, model, gaps[model].counts)
         return record
 
     def add_server_metrics(self, records: Iterable[ServerMetricRecord]) -> None:

@@ -434,7 +434,7 @@ class Options:
     keep_going: bool = JUDGE.switch(
         "Continue although the endpoint refuses all requests",
         details="Without it, a run ends with exit code 2 if its first requests all fail with 400, 401, 403, 404 or "
-        "similar, or without a connection",
+        "similar, or without a connection, and with exit code 3 if a daily quota is exceeded",
     )
     slo: str | None = JUDGE.option(
         str,

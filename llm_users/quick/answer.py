@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 
-from llm_users.quick.figures import StageFigures
+from llm_users.prices import PriceError, Prices
+from llm_users.quick.figures import StageFigures, Usage
 
 KNEE_SHARE = 0.8
 """A user is slow if it gets less than this share of the tokens/s that a user of the smallest stage gets. Below it, a
@@ -70,6 +71,27 @@ def sentences(stages: Sequence[StageFigures]) -> str:
             parts.append(f"{total}; up to {_count(last.users)}, each user gets at least {share}.")
         else:
             parts.append(f"{total}; beyond {_count(knee.users)}, each user gets less than {share}.")
+    return _wrapped(" ".join(parts))
+
+
+def cost(usages: Sequence[Usage], prices: Prices) -> str:
+    """Return what the requests of the run cost, warm-ups included."""
+    parts = []
+    for usage in usages:
+        try:
+            price = prices.of_model(usage.model)
+        except PriceError as error:
+            parts.append(f"Cost: unknown. {error}")
+            continue
+        if price is None:
+            parts.append(f"Cost: the price file has no price per token for {usage.model}.")
+            continue
+        amount = price.of(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens)
+        parts.append(
+            f"Cost: {prices.shown(amount)} for {usage.requests:,} requests with {usage.input_tokens:,.0f} input and "
+            f"{usage.output_tokens:,.0f} output tokens, warm-ups included; "
+            f"{prices.shown(1000 * amount / usage.requests)} per 1,000 requests."
+        )
     return _wrapped(" ".join(parts))
 
 

@@ -18,8 +18,9 @@ from typing import IO, Any
 
 from llm_users.calibration.measured_run import locust_process
 from llm_users.options.table import SIMULATOR_DEFAULTS, option_named
-from llm_users.quick.answer import LEGEND, error_text, header, line, next_commands, notes, plan, sentences
-from llm_users.quick.figures import StageFigures, first_failure, read_figures
+from llm_users.prices import Prices
+from llm_users.quick.answer import LEGEND, cost, error_text, header, line, next_commands, notes, plan, sentences
+from llm_users.quick.figures import StageFigures, first_failure, read_figures, usage_of
 from llm_users.quick.server import LOCAL_PORTS, NoServer, Server, find_local, server_at
 from llm_users.run_files import absolute, default_prefix
 from llm_users.secrets import redact_start
@@ -36,7 +37,7 @@ _END_S = 30.0
 
 _DEFAULTS = {"sweep": "1,2,4,8", "stage_time_s": "10s", "input_tokens": "550", "output_tokens": "150"}
 """Four stages take about a minute. Fixed lengths, because stages with a few requests are then comparable."""
-_OPTIONS = ("model", "api", *_DEFAULTS)
+_OPTIONS = ("model", "api", "prices", *_DEFAULTS)
 _APIS = ("chat", "completions", "responses")
 
 _DESCRIPTION = """\
@@ -88,6 +89,8 @@ def _run(options: argparse.Namespace, locustfile: Path, ports: Mapping[int, str]
         print(f"\n{error_text(f'{subject}: {reason}')}", file=sys.stderr)
         return NO_RESULT
     print(f"{LEGEND}\n\n{sentences(good)}")
+    if options.prices:
+        print(cost(usage_of(whole), Prices.read(Path(options.prices).expanduser())))
     for note in notes(stages, _planned(options), first_failure(whole)):
         print(note)
     print(f"\n{next_commands(good, target, prefix)}")

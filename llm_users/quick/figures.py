@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import quantile
-from llm_users.record import COL
+from llm_users.record import COL, unguarded
 from llm_users.run_files import REQUESTS_CSV, STAGES_CSV, path_of
 
 Row = dict[str, str]
@@ -49,6 +49,37 @@ def read_figures(prefix: Path, *, complete_only: bool = False) -> list[StageFigu
             break
         figures.append(_figures(stage, rows))
     return figures
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all requests of one model used, warm-ups included. A missing count of tokens adds nothing."""
+
+    model: str
+    requests: int
+    input_tokens: float
+    output_tokens: float
+    cached_tokens: float
+    cache_write_tokens: float
+
+
+def usage_of(prefix: Path) -> list[Usage]:
+    """Return the usage of each model, without requests that failed before any output, which cost nothing."""
+    rows = [
+        row
+        for row in _rows(path_of(prefix, REQUESTS_CSV))
+        if _outcome(row) is Outcome.OK or _sum([row], COL.output_tokens)
+    ]
+    columns = (COL.input_tokens, COL.output_tokens, COL.cached_tokens, COL.cache_write_tokens)
+    usages = []
+    for model in sorted({row[COL.model] for row in rows}):
+        own = [row for row in rows if row[COL.model] == model]
+        usages.append(Usage(unguarded(model), len(own), *(_sum(own, column) for column in columns)))
+    return usages
+
+
+def _sum(rows: Iterable[Row], column: str) -> float:
+    return math.fsum(float(row[column]) for row in rows if row[column])
 
 
 def first_failure(prefix: Path) -> str:

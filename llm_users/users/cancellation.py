@@ -6,21 +6,15 @@ handle the outcome of the request.
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Any
-
-from gevent import get_hub, getcurrent
 
 from llm_users.options.table import Options
 from llm_users.outcome import CANCELLED
 from llm_users.prompts.draws import stream
 from llm_users.transport.errors import TransportError
 from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.users.request_timer import RequestTimer
 
-_NS = 1_000_000_000
-_EARLIEST_S = 1e-6
 _NO_CANCELLATION = nullcontext()
 
 
@@ -30,46 +24,11 @@ class RequestCancelled(TransportError):
     code = CANCELLED
 
 
-class Cancellation:
-    """Raise ``RequestCancelled`` in the ``with`` block ``after_s`` seconds after t0. A new t0 restarts the time."""
+class Cancellation(RequestTimer):
+    """Raise ``RequestCancelled`` in the ``with`` block ``timeout_s`` seconds after t0."""
 
-    def __init__(self, exchange: Exchange | SdkExchange, after_s: float) -> None:
-        self._exchange = exchange
-        self._after_s = after_s
-        self._timer: Any = None
-        self._caller: Any = None
-
-    def __enter__(self) -> None:
-        self._caller = getcurrent()
-        self._wait(self._after_s)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.stop()
-        self._timer.close()
-
-    def _wait(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-        loop = get_hub().loop
-        loop.update_now()  # a timer counts from the last iteration of the loop
-        self._timer = loop.timer(max(_EARLIEST_S, seconds))
-        self._timer.start(self._check)
-
-    def _check(self) -> None:
-        """In the hub: cancel the request, or wait again if less than ``after_s`` has passed since t0."""
-        sent_ns = self._exchange.sent_ns
-        if not sent_ns:
-            self._wait(self._after_s)
-            return
-        remaining_s = self._after_s - (time.monotonic_ns() - sent_ns) / _NS
-        if remaining_s > 0:
-            self._wait(remaining_s)
-        else:
-            message = f"the client cancelled the request after {self._after_s:g} s (--llm-cancel)"
-            self._caller.throw(RequestCancelled(message))
+    def error(self) -> RequestCancelled:
+        return RequestCancelled(f"the client cancelled the request after {self.timeout_s:g} s (--llm-cancel)")
 
 
 def cancellation(

@@ -12,12 +12,10 @@ from typing import Any
 
 from gevent import get_hub, getcurrent
 
-from llm_users.transport import clock
 from llm_users.transport.errors import DeadlineExceeded, Stalled
 from llm_users.transport.exchange import Exchange, SdkExchange
+from llm_users.users.request_timer import RequestTimer
 
-_NS = 1_000_000_000
-_EARLIEST_S = 1e-6
 _NO_LIMIT = nullcontext()
 
 
@@ -51,45 +49,11 @@ def stall_limit(exchange: Exchange | SdkExchange, timeout_s: float | None) -> Ab
     return _NO_LIMIT if timeout_s is None else _StallLimit(exchange, timeout_s)
 
 
-class _StallLimit:
-    """Raise ``Stalled`` in the ``with`` block when nothing was read for ``timeout_s`` seconds after t0.
+class _StallLimit(RequestTimer):
+    """Raise ``Stalled`` in the ``with`` block when nothing was read for ``timeout_s`` seconds after t0."""
 
-    The timer is not restarted at each read: when it fires, it waits for the rest of the time since the last read. So a
-    request costs one timer per ``timeout_s``, and a token costs nothing.
-    """
+    def since_ns(self) -> int:
+        return max(self.exchange.sent_ns, self.exchange.last_read_ns)
 
-    def __init__(self, exchange: Exchange | SdkExchange, timeout_s: float) -> None:
-        self._exchange = exchange
-        self._timeout_s = timeout_s
-        self._timer: Any = None
-        self._caller: Any = None
-
-    def __enter__(self) -> None:
-        self._caller = getcurrent()
-        self._wait(self._timeout_s)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.stop()
-        self._timer.close()
-
-    def _wait(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-        self._timer = get_hub().loop.timer(max(_EARLIEST_S, seconds), priority=-1)  # after reads of the same iteration
-        self._timer.start(self._check, update=True)
-
-    def _check(self) -> None:
-        """In the hub: end the request, or wait for the rest of the time since t0 or the last read."""
-        exchange = self._exchange
-        since_ns = max(exchange.sent_ns, exchange.last_read_ns)
-        if not exchange.sent_ns:  # still connecting, which has its own limit
-            self._wait(self._timeout_s)
-            return
-        rest_s = self._timeout_s - (clock.now_ns() - since_ns) / _NS
-        if rest_s > 0:
-            self._wait(rest_s)
-        else:
-            self._caller.throw(Stalled(f"the server sent nothing for {self._timeout_s:g} s (--llm-stall-timeout)"))
+    def error(self) -> Stalled:
+        return Stalled(f"the server sent nothing for {self.timeout_s:g} s (--llm-stall-timeout)")

@@ -536,8 +536,8 @@ class Request:
         return self._in_thread(self._run_context.tokenizer.count, text)
 
     def _add_gaps(self, gaps_ns: list[int]) -> None:
-        """Add the chunk gaps to the histogram of the stage."""
-        histogram = self._run_context.gate.gaps_of_stage(self._permit)
+        """Add the chunk gaps to the histogram of the model in the stage."""
+        histogram = self._run_context.gate.gaps_of_stage(self._permit, self.record.model)
         if len(gaps_ns) <= _MOST_IN_LOOP:
             histogram.add_ns(gaps_ns)
         else:

@@ -24,7 +24,7 @@ _OVER_CAP = 1.1
 """Usage up to this multiple of the cap is accepted: some servers count stop tokens or a template's first token."""
 
 _NOT_USED = (
-    "it is not used: the client counts the output tokens of these answers, and usage_output_tokens has the server's "
+    "it is not used: the client counts the output tokens of these answers, and output_tokens_usage has the server's "
     "figure"
 )
 MANY_NOTE = "{model}: usage has more output tokens than any model can generate; " + _NOT_USED
@@ -103,7 +103,7 @@ def doubt_usage(
 ) -> None:
     """Replace the server's count of output tokens by a local count if it is implausible.
 
-    The row keeps the server's count in ``usage_output_tokens``. It is implausible in three cases: it is above
+    The row keeps the server's count in ``output_tokens_usage``. It is implausible in three cases: it is above
     ``MOST_OUTPUT_TOKENS``; the text has more than twice as many tokens, and more than 20 more; or, without any
     reasoning, it is above the requested cap although the text is not, or is far above the text. A server that ignores
     the cap sends the text too, so its count is accepted. ``count`` counts the tokens of a text locally; it is called
@@ -123,7 +123,7 @@ def doubt_usage(
         why, local = CAP_NOTE, count(chunks.everything)
     else:
         return
-    record.usage_output_tokens = tokens
+    record.output_tokens_usage = tokens
     record.output_tokens, record.output_tokens_source = local, "tokenizer"
     if not failed:
         note(why.format(model=record.model))

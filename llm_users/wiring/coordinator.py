@@ -18,7 +18,7 @@ import time
 from array import array
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import gevent
 from locust.runners import MasterRunner
@@ -103,7 +103,6 @@ class CoordinatorRole:
         self.environment = environment
         self.runner = environment.runner
         self._created_at = time.time()
-        self._reported = False
         self._gate_text = self._search_text = self._gate_line = ""
         self._search: SearchStages | None = None
         self._beginning: gevent.Greenlet[..., None] | None = None
@@ -157,7 +156,7 @@ class CoordinatorRole:
         environment.events.spawning_complete.add_listener(self._on_spawning_complete)
         self._install_shape(staged=options.staged)
         RampLines(lambda: isinstance(environment.shape_class, SweepShape)).install()
-        self._is_starting = True
+        self._is_starting, self._reported = True, False
         self._interrupts = Interrupts(
             is_stopping=lambda: self.coordinator.finishing,
             cut=coordinator.abort,
@@ -166,8 +165,7 @@ class CoordinatorRole:
         )
         if environment.locustfile:  # None if a program uses Locust as a library
             self._interrupts.install()
-        self._tab: Any = None
-        self._web_start: Any = None
+        self._tab = self._web_start = cast(Any, None)  # until a web interface exists
         self.show_in_web()
 
     def started(self) -> None:
@@ -326,8 +324,6 @@ class CoordinatorRole:
             if writer.book.started and html:
                 run_report.add_to_html(self.prefix, options, html, not_before=self._created_at)
             run_report.print_end(self.prefix, options, parsed, writer, (self._search_text, self._gate_text))
-            if (problem := self.coordinator.unusable) is not None:
-                print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
             if not self._refused_before_requests:
                 print(f"Rows, stages and manifest: {self.prefix}{RUN_FILES_PATTERN}", file=sys.stderr)
                 if writer.book.started and not options.report:
@@ -335,6 +331,8 @@ class CoordinatorRole:
                     print(f"Report with charts: {command}", file=sys.stderr)
             if self._gate_line:
                 print(self._gate_line, file=sys.stderr)  # the last line, because logs of pipelines show their end first
+            if (problem := self.coordinator.unusable) is not None:  # the last line
+                print(f"{problem[0].upper()}{problem[1:]}", file=sys.stderr)
         if self._lock is not None:
             self._lock.release()
 
@@ -484,6 +482,14 @@ class CoordinatorRole:
         self._read_files(options)
         if not parsed.host and not (options.targets and all(target.url for target in options.targets)):
             self._refuse_without_host()
+        sequence = SearchStages(options) if options.find is not None else listed_stages(options, self._replay.spec)
+        users = getattr(parsed, "num_users", None) or 1
+        if problem := self.coordinator.why_refused(options, sequence.next(None), users=users):
+            raise OptionError(problem)
+        try:
+            check_prefix(self.prefix)
+        except OSError as error:
+            raise OptionError(str(error)) from None
 
     def _read_files(self, options: Options) -> None:
         """Read the files that the options name, before anything starts. Raises ``OptionError``."""

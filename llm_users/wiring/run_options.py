@@ -87,7 +87,9 @@ def check_keys(options: Options, user_classes: list[Any], host: str | None) -> N
             targets = options.targets if user_class.model is None else ()
             own = user_class.host or host
             for url in [target.url or own for target in targets] or [own]:
-                if url and (problem := user_class.key_problem(endpoint.clean_url(url), headers)):
+                if not url and user_class.needs_host():
+                    continue
+                if problem := user_class.key_problem(endpoint.clean_url(url) if url else "", headers):
                     raise OptionError(problem)
     except OptionError:
         raise

@@ -253,7 +253,8 @@ class RunMetrics:
             return
         gaps = DurationHistogram()
         for part in totals:
-            gaps.merge(part.gap_counts)
+            for counts in part.gap_counts.values():
+                gaps.merge(counts)
         self._chunk_times.on_stage(stage, gaps.counts)
         if self._sending is None or self._sending.ready():
             self._sending = gevent.spawn(self._chunk_times.flush)

@@ -93,8 +93,12 @@ class WebStart:
 
     def _option_problem(self) -> str | None:
         """Return why a run cannot start with the options of the form, or None. The form keeps what the user typed."""
-        posted = {name: ",".join(request.form.getlist(name)) for name in request.form if name.startswith(PREFIX)}
+        posted: dict[str, Any] = {
+            name: ",".join(request.form.getlist(name)) for name in request.form if name.startswith(PREFIX)
+        }
         posted["host"] = request.form.get("host", "")
+        if (count := request.form.get("user_count", "")).isdecimal():
+            posted["num_users"] = int(count)
         try:
             self._check_options(Namespace(**{**vars(self._environment.parsed_options), **posted}))
         except OptionError as error:

@@ -68,7 +68,7 @@ def end_text(prefix: str) -> str | None:
 class _Run:
     name: str
     manifest: Mapping[str, Any]
-    gaps: Mapping[int, DurationHistogram]
+    gaps: Mapping[int, Mapping[str, DurationHistogram]]
     foreign: bool = False
     started: datetime | None = None
 
@@ -114,6 +114,8 @@ class _Group:
         self.apis.add(row[COL.api])
         self.endpoints.add(row[COL.endpoint])
         tokens, chunks = row[COL.output_tokens], row[COL.chunks]
+        if not math.isnan(row[COL.end_to_end_latency_s]):
+            seen["busy_s"] += row[COL.end_to_end_latency_s]
         seen["held"] += row[COL.held_s] > 0 and outcome is not Outcome.DROPPED
         seen["prompts"] += not math.isnan(row[COL.prompt_index])
         seen["caps"] += not math.isnan(row[COL.requested_output_tokens])
@@ -169,6 +171,7 @@ class _Group:
         """The counts and names for notes and labels."""
         seen = self.seen
         return Facts(
+            busy_s=seen["busy_s"],
             held=seen["held"],
             event_tokens=seen["event_tokens"],
             events=seen["events"],
@@ -355,11 +358,14 @@ def _lines(path: Path) -> Iterator[dict[str, str]]:
             yield line
 
 
-def _gaps(path: Path) -> dict[int, DurationHistogram]:
-    histograms: defaultdict[int, DurationHistogram] = defaultdict(DurationHistogram)
+def _gaps(path: Path) -> dict[int, dict[str, DurationHistogram]]:
+    histograms: defaultdict[int, defaultdict[str, DurationHistogram]] = defaultdict(
+        lambda: defaultdict(DurationHistogram)
+    )
     for line in _lines(path):
-        histograms[int(line[COL.stage])].merge({int(line["bucket"]): int(line["count"])})
-    return histograms
+        of_stage = histograms[int(line[COL.stage])]
+        of_stage[unguarded(line[COL.model])].merge({int(line["bucket"]): int(line["count"])})
+    return {stage: dict(of_stage) for stage, of_stage in histograms.items()}
 
 
 def _number(text: str) -> float:

@@ -103,6 +103,7 @@ def _compare(options: Namespace) -> int:
 def _leaderboard(options: Namespace) -> int:
     from llm_reports.compare.leaderboard import leaderboard
     from llm_reports.html.command_files import leaderboard_files
+    from llm_reports.llmperf.tables import with_new_notes
     from llm_reports.markdown.table import to_markdown
     from llm_reports.output_folder import write_files
     from llm_reports.slo.junit import write_job_summary
@@ -111,7 +112,7 @@ def _leaderboard(options: Namespace) -> int:
     tables = leaderboard(
         _loaded(options), concurrency=options.concurrency, rate_per_s=options.rate, count_connect=options.count_connect
     )
-    text = "\n".join(to_markdown(table) for table in tables)
+    text = "\n".join(to_markdown(*noted) for noted in with_new_notes(tables))
     _print(text)
     if options.out is not None:
         _wrote(write_files(leaderboard_files(tables, options.plots), options.out))

@@ -28,15 +28,16 @@ class Run:
 
     ``requests`` and ``stages`` have the columns of ``llm_users.record`` (additional columns of the file are kept).
     Numbers that were not measured are missing values; text that was not set is "". ``stages`` is empty when the run
-    does not have a stages file. ``gaps`` contains one histogram of chunk gaps per stage, ``manifest`` is
-    PREFIX_llm_run.json, or the ``*_summary.json`` next to a foreign file.
+    does not have a stages file. ``gaps`` contains the histograms of chunk gaps by stage and model; the model is "" if a
+    histogram pools several models. ``manifest`` is PREFIX_llm_run.json, or the ``*_summary.json`` next to a foreign
+    file.
     """
 
     name: str
     source: Path
     requests: DataFrame
     stages: DataFrame
-    gaps: Mapping[int, DurationHistogram] = field(default_factory=dict)
+    gaps: Mapping[int, Mapping[str, DurationHistogram]] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
     report_dir: Path | None = None
     foreign: bool = False

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from itertools import pairwise
@@ -13,6 +14,7 @@ import pytest
 
 from llm_users.collect.client_health import _COALESCED, _LATE_S, _LIMITS
 from llm_users.options.table import OPTIONS
+from llm_users.prices import Prices
 from tests.documented import PAGES, ROOT, Command, commands
 
 SERVERS = ("OpenAI", "Azure", "OpenRouter", "Together", "Groq", "Fireworks", "Databricks",
@@ -111,3 +113,35 @@ def test_every_server_has_a_command() -> None:
     parts = re.split(r"^### (\S+).*$", PAGES["docs/recipes.md"], flags=re.MULTILINE)
     assert tuple(parts[1::2]) == SERVERS
     assert all("```sh" in part for part in parts[2::2])
+
+
+def test_the_llmperf_command_of_the_readme_ends_with_llmperfs_files() -> None:
+    """LLMPerf writes its two JSON files after each run; here ``llm-report`` writes them."""
+    ours = PAGES["README.md"].partition("## Coming from LLMPerf")[2].partition("```sh")[2].partition("```")[0]
+    prefix = re.search(r"--csv (\S+)", ours)
+    assert prefix is not None
+    assert f"\nllm-report {prefix[1]} --format json\n" in ours
+
+
+def test_the_policy_for_bedrock_names_the_model_in_each_region_and_only_through_the_profile() -> None:
+    (text,) = [
+        part for part in re.findall(r"```json\n(.*?)```", PAGES["docs/bedrock.md"], re.DOTALL) if "Version" in part
+    ]
+    profile, models = json.loads(text)["Statement"]
+    actions = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+    assert set(profile["Action"]) == set(models["Action"]) == actions
+    assert models["Condition"]["StringEquals"]["bedrock:InferenceProfileArn"] == profile["Resource"]
+    model = profile["Resource"].partition("inference-profile/us.")[2]
+    arn = re.compile(rf"arn:aws:bedrock:us-[a-z]+-\d::foundation-model/{re.escape(model)}")
+    assert all(arn.fullmatch(resource) for resource in models["Resource"])
+    assert "*" not in text
+
+
+def test_the_example_prices_cover_nova_and_claude_and_say_where_they_come_from() -> None:
+    path = ROOT / "examples" / "prices.json"
+    prices = Prices.read(path)
+    for model in ("us.amazon.nova-lite-v1:0", "global.anthropic.claude-haiku-4-5-20251001-v1:0"):
+        assert prices.of_model(model) is not None
+    about = json.loads(path.read_text())["about"]
+    assert "Example values" in about
+    assert "https://aws.amazon.com/bedrock/pricing/" in about

@@ -106,3 +106,20 @@ def test_a_row_of_cells_is_written_like_its_single_cells(values: list[object]) -
     csv.writer(rows[0]).writerow(cells(values))
     csv.writer(rows[1]).writerow([cell(value) for value in values])
     assert rows[0].getvalue() == rows[1].getvalue()
+
+
+@pytest.mark.parametrize(
+    ("load", "parts", "text"),
+    [
+        (StageLoad(4), {"small": 30.0, "large": 10.0}, "of 4 users, small had 3.0 and large 1.0 on average"),
+        (StageLoad(1), {"a": 1.0, "b": 1.0, "c": 2.0}, "of 1 user, a had 0.2, b 0.2 and c 0.5 on average"),
+        (StageLoad(None, 10.0), {"small": 30.0, "large": 10.0}, "of 10 requests/s, small got 7.5 and large 2.5"),
+        (StageLoad(4), {"only": 3.0}, ""),
+        (StageLoad(4), {"a": 0.0, "b": 0.0}, ""),
+        (StageLoad(), {"a": 1.0, "b": 1.0}, ""),
+    ],
+)
+def test_models_share_the_users_by_time_and_the_rate_by_requests(
+    load: StageLoad, parts: dict[str, float], text: str
+) -> None:
+    assert load.share_text(parts) == text

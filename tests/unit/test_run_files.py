@@ -27,11 +27,11 @@ def test_the_report_finds_the_files_that_a_run_writes_and_moving_aside_knows_all
     files = RunFiles(str(tmp_path / "run"), offsets=True)
     record = RequestRecord(request_id="a", stage=1, measured=1, ttft_s=0.1, end_to_end_latency_s=1.0, output_tokens=5)
     files.write_request(record.row())
-    files.write_gaps(1, {100: 3})
+    files.write_gaps(1, "m", {100: 3})
     files.write_manifest({"run_id": "r", "model": "m"}, last=True)
     files.close()
     run = load(tmp_path / "run")
-    assert (len(run.requests), set(run.gaps), run.manifest["model"]) == (1, {1}, "m")
+    assert (len(run.requests), set(run.gaps[1]), run.manifest["model"]) == (1, {"m"}, "m")
     assert run.report_dir == tmp_path / "run_report"
 
     assert move_aside(str(tmp_path / "run")) == str(tmp_path / "run.1")

@@ -63,13 +63,20 @@ class Budget:
 
         ``lengths`` are those of the stage's requests if they differ from the mean lengths of the run.
         """
+        if lengths is not None:
+            self._input, self._output = lengths
+        requests = requests_of_stage(self._options, users, free=free)
+        text = self.describe_stage(users, requests)
+        if text:
+            logger.info("stage %d: %s", stage, text)
+        return self.why_not(stage, users, free=free, lengths=lengths)
+
+    def why_not(self, stage: int, users: int, *, free: bool, lengths: Lengths | None = None) -> str | None:
+        """Return why the stage must not start, or None. See ``plan``."""
         options = self._options
         if lengths is not None:
             self._input, self._output = lengths
         requests = requests_of_stage(options, users, free=free)
-        text = self.describe_stage(users, requests)
-        if text:
-            logger.info("stage %d: %s", stage, text)
         cost = self._stage_cost(requests)
         if options.budget is not None and cost is not None and self.spent + cost > options.budget:
             after = f", after {self._formatted(self.spent)} so far" if self.spent else ""

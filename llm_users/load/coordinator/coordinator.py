@@ -22,7 +22,9 @@ from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
 from llm_users.load.coordinator.failure_log import FailureLog
 from llm_users.load.coordinator.first_answers import FirstAnswers
+from llm_users.load.coordinator.model_shares import ModelShares
 from llm_users.load.coordinator.stages import FixedStages, StageSequence, StageSpec, listed_stages
+from llm_users.load.coordinator.throttling import Throttling
 from llm_users.load.coordinator.time_left import latency_s, later_s, stage_left_s
 from llm_users.load.coordinator.worker_pool import Worker, WorkerPool, WorkerRegistry, building
 from llm_users.load.protocol import messages
@@ -129,7 +131,7 @@ class Coordinator:
         self._current_pool: WorkerPool | None = None
         self._budget = Budget(self.options)
         self._first_answers = FirstAnswers()
-        self._failure_log = FailureLog()
+        self._failure_log, self._model_shares, self._throttling = FailureLog(), ModelShares(), Throttling()
         self._sequence: StageSequence = FixedStages(())
         self._deadline: float | None = None
         self._ending: str | None = None
@@ -149,15 +151,14 @@ class Coordinator:
         self._users_wanted = 0  # from Locust
         self._users_given: int | None = None  # users of these that send LLM requests; None: not known yet
         self._gathering_timer: gevent.Greenlet[[], None] | None = None
-        self._spread_again = False  # Locust was asked to spread users again
-        self._gathering_restarted = False  # a worker was lost or came back, so Locust moves users
+        # Locust was asked to spread users again; a worker was lost or came back, so Locust moves users.
+        self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0  # how often too many users were ready
         self._spread = 0  # makes the answers to Locust differ, see _wanted
-        self._admitted = False  # the users of the stage were let through
+        self._cycles, self._cycles_s = 0, 0.0  # finished measured requests, and their cycles in all
         self._measuring_since: float | None = None  # about when the first measured request of the stage began
-        self._stage_ended = False  # the stage was ended early
-        self._prepared_at = 0.0
-        self._told_at = 0.0
+        self._admitted = self._stage_ended = False  # its users were let through; it was ended early
+        self._prepared_at = self._told_at = 0.0
 
     @property
     def _pool(self) -> WorkerPool:
@@ -204,6 +205,8 @@ class Coordinator:
         self.ended_by_itself = self._others_said = self.run_time_is_over = False
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
+        self._model_shares = ModelShares()
+        self._throttling = Throttling(on_bedrock=self._reserves_quota)
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
@@ -230,6 +233,14 @@ class Coordinator:
         self._announce(1, first or StageSpec(StageLoad(users)), free=first is None)
         if self._pool.distributed:
             self._watching = gevent.spawn(self._look_after)
+
+    def why_refused(self, options: Options, first: StageSpec | None, *, users: int) -> str | None:
+        """Return why a run would be refused because of its budget, or None. ``first`` is its first stage, if it has
+        stages, and ``users`` are those of a run without stages.
+        """
+        budget = Budget(options, distributed=self._clients() != [None], reserves_quota=self._reserves_quota)
+        lengths = first.load.lengths if first else None
+        return budget.why_not(1, first.most(options) if first else users, free=first is None, lengths=lengths)
 
     def tick(self) -> tuple[int, float] | None:
         """Return the number of users of the current stage and the spawn rate, or None when the sweep is over."""
@@ -283,9 +294,10 @@ class Coordinator:
         stage_s = run_s = later = None
         if self._measuring_since is not None:
             done, passed_s = counts[0], now - self._measuring_since
-            stage_s = stage_left_s(plan, done, passed_s)
+            cycle_s = self._cycles_s / self._cycles if self._cycles else None
+            stage_s = stage_left_s(plan, done, passed_s, cycle_s)
             specs = self._sequence.later
-            later = None if specs is None else later_s(specs, plan, latency_s(plan, done, passed_s))
+            later = None if specs is None else later_s(specs, plan, latency_s(plan, done, passed_s, cycle_s))
         if stage_s is not None and later is not None:
             run_s = stage_s + later
         if self._deadline is not None:
@@ -631,6 +643,8 @@ class Coordinator:
         """
         self._budget.add(record)
         self._failure_log.add(record)
+        self._model_shares.add(record)
+        self._throttling.add(record)
         self._first_answers.add(record)
         failed = self._sequence.seen(record)
         self._observer.row(record)
@@ -639,10 +653,16 @@ class Coordinator:
         plan = self._plan
         if not plan.stage or self._ending is not None:
             return
+        if record.measured and record.stage == plan.stage and record.end_to_end_latency_s:
+            self._cycles += 1
+            self._cycles_s += record.end_to_end_latency_s + (record.queue_s or 0.0) + (record.think_s or 0.0)
         if self._measuring_since is None and record.measured and record.stage == plan.stage:
             self._measuring_since = time.monotonic() - (record.end_to_end_latency_s or 0.0)
         if not self.options.keep_going and (problem := self._first_answers.problem(self._ranks_with_users)):
             self._end_for_endpoint(problem)
+            self._end_last_stage()
+        elif not self.options.keep_going and self._throttling.long_quota is not None:
+            self._end_for_quota(self._throttling.long_quota)
             self._end_last_stage()
         elif why := self._budget.why_stop(plan.max_in_flight or plan.users):
             self._end_for_budget(why)
@@ -669,6 +689,16 @@ class Coordinator:
             self._pool.writer.note(problem)
         if self.unusable is None:
             self._failure_log.end()
+            if advice := self._throttling.advice():
+                logger.warning("%s", advice)
+                self._pool.writer.note(advice)
+
+    def _end_for_quota(self, message: str) -> None:
+        self._ending = "a quota"
+        self._pool.fall_short(
+            f"the run ends, because an exceeded quota does not recover within it: {message}. Repeat the run when the "
+            "quota is full again, or ask for a larger one; --llm-keep-going continues the run"
+        )
 
     def _end_for_budget(self, why: str) -> None:
         self._ending = "the budget"
@@ -856,6 +886,7 @@ class Coordinator:
     def _announce(self, stage: int, spec: StageSpec, *, free: bool) -> None:
         self._before_stage()
         self._measuring_since = None
+        self._cycles, self._cycles_s = 0, 0.0
         self._admitted = self._stage_ended = self._spread_again = self._gathering_restarted = False
         self._times_spread_again = 0
         self._prepared_at = time.monotonic()
@@ -930,6 +961,8 @@ class Coordinator:
         self._pool.tell_of(record)
         for listener in self._stage_listeners:
             listener(record, totals)
+        if shares := self._model_shares.text(plan.stage, plan.load):
+            logger.info("stage %d: %s", plan.stage, shares)
         return record, totals
 
     def _close_stage(self) -> None:

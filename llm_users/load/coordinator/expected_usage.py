@@ -75,7 +75,9 @@ def expected_text(
         beginning = "The number of requests of this run depends on its answers. Each request has"
     else:
         bound = f"{count.bound} " if count.bound else ""
-        beginning = f"This run sends {bound}{requests:,} request{'' if requests == 1 else 's'}:"
+        warmups = 0 if replayed is not None else warmup_count(options, workers=workers, users=users)
+        of_warmups = f", {warmups:,} of them as warm-ups" if warmups else ""
+        beginning = f"This run sends {bound}{requests:,} request{'' if requests == 1 else 's'}{of_warmups}:"
     images = " (without images)" if options.images is not None else ""
     given = f"about {_rounded(requests * tokens.input)}" if tokens.input is not None else "an unknown number of"
     return (
@@ -104,6 +106,20 @@ def request_count(options: Options, *, workers: int = 1, users: int = 0) -> Requ
     return RequestCount(number, "about" if more and fewer else "at least" if more else "up to" if fewer else "")
 
 
+def warmup_count(options: Options, *, workers: int = 1, users: int = 0) -> int:
+    """Return how many of the requests in ``request_count`` are warm-ups."""
+    warmup, lengths = options.stage_warmup, max(1, len(options.length_sweep))
+    if options.rate:
+        return round(sum(_open_loop_warmup(rate.start_per_s, options, workers) for rate in options.rate) * lengths)
+    return sum(options.sweep or (users,)) * warmup.requests * lengths
+
+
+def _open_loop_warmup(start_per_s: float, options: Options, workers: int) -> float:
+    """Return the warm-up requests of one stage whose rate begins with ``start_per_s``."""
+    warmup = options.stage_warmup
+    return workers * warmup.requests + start_per_s * warmup.time_s
+
+
 def requests_of_stage(options: Options, users: int, *, free: bool) -> int | None:
     """Return the number of requests of one stage, or None if it depends on the answers.
 
@@ -123,7 +139,7 @@ def _open_loop_count(options: Options, workers: int) -> RequestCount:
             arrivals = rate.mean_per_s * options.stage_time_s
             measured = min(measured, arrivals) if measured else arrivals
             exact = False
-        number += measured + workers * warmup.requests + rate.start_per_s * warmup.time_s
+        number += measured + _open_loop_warmup(rate.start_per_s, options, workers)
     return RequestCount(round(number), "" if exact and not warmup.time_s else "about")
 
 

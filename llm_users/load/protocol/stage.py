@@ -59,6 +59,8 @@ hundred."""
 Bucket = Annotated[int, Meta(ge=-1, le=MOST_BUCKETS)]
 Histogram = Annotated[dict[Bucket, Whole], Meta(max_length=MOST_BUCKETS)]
 """Bucket counts of a ``DurationHistogram``."""
+MOST_GAP_MODELS = 1000
+"""Maximum models of a stage that have a histogram of chunk gaps of their own."""
 
 
 class StagePlan(msgspec.Struct, frozen=True):
@@ -127,7 +129,7 @@ class StageTotals(msgspec.Struct):
     forced: Whole = 0
     measure_started_at: Number | None = None  # unix s
     lag_counts: Histogram = {}
-    gap_counts: Histogram = {}
+    gap_counts: Annotated[dict[str, Histogram], Meta(max_length=MOST_GAP_MODELS)] = {}  # by model
     given_up: str | None = None  # why the stage ended early: no request could connect
     users_ended: Whole = 0  # users that have ended on their own since the stage was announced
     no_users_reason: str | None = None  # why the stage ended early: no user of this worker could continue

@@ -380,10 +380,10 @@ class AdmissionGate:
             self._measurement.window.add_call(start_ns, end_ns)
         return measurement.account(permit, start_ns, end_ns, stamps_ns, ok=ok)
 
-    def gaps_of_stage(self, permit: Permit) -> DurationHistogram:
-        """Return the histogram of the chunk gaps of a request's stage."""
+    def gaps_of_stage(self, permit: Permit, model: str) -> DurationHistogram:
+        """Return the histogram of the chunk gaps of a model in a request's stage."""
         measurement: Measurement = permit.measurement or self._measurement
-        return measurement.samples.gaps
+        return measurement.samples.gaps(model)
 
     def add_lag(self, lag_s: float, own_s: float | None = None) -> None:
         """Add the delay of a short sleep's wake-up, and the process's own part of it (from the lag probe)."""

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import chain
 
-from llm_users.load.protocol.stage import StagePlan, StageTotals
+from llm_users.load.protocol.stage import MOST_GAP_MODELS, StagePlan, StageTotals
 from llm_users.load.worker import machine_cpu
 from llm_users.load.worker.permits import Permit
 from llm_users.quantile import DurationHistogram
@@ -141,8 +141,7 @@ class StageSampler:
     def __init__(self, starts: tuple[int, int]) -> None:
         """Create empty samples. ``starts``: starts and forced starts of the process before the stage."""
         self._lag, self._lag_own = DurationHistogram(), DurationHistogram()
-        self.gaps = DurationHistogram()
-        """The chunk gaps of the measured requests that succeeded."""
+        self._gaps: dict[str, DurationHistogram] = {}
         self._starts_before, self._forced_before = starts
         self._cpu_mark_s = 0.0
         self._machine_mark: machine_cpu.CpuTimes | None = None
@@ -173,13 +172,24 @@ class StageSampler:
         if own_s is not None:
             self._lag_own.add(own_s)
 
+    def gaps(self, model: str) -> DurationHistogram:
+        """Return the histogram of the chunk gaps of a model's measured requests that succeeded.
+
+        A locustfile can invent model names, so all models after the first ``MOST_GAP_MODELS`` - 1 share one histogram.
+        """
+        histogram = self._gaps.get(model)
+        if histogram is None:
+            key = model if len(self._gaps) < MOST_GAP_MODELS - 1 else ""
+            histogram = self._gaps.setdefault(key, DurationHistogram())
+        return histogram
+
     def fill(self, totals: StageTotals, starts: tuple[int, int]) -> None:
         """Write the samples into the totals. ``starts``: the counters of the process now."""
         totals.starts = starts[0] - self._starts_before
         totals.forced = starts[1] - self._forced_before
         totals.lag_counts = dict(self._lag.counts)
         totals.lag_own_counts = dict(self._lag_own.counts)
-        totals.gap_counts = dict(self.gaps.counts)
+        totals.gap_counts = {model: dict(histogram.counts) for model, histogram in self._gaps.items()}
 
 
 def _mixed(before: float | None, latest: float, weight: float) -> float:

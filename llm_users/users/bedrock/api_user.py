@@ -17,7 +17,13 @@ from llm_users import secrets
 from llm_users.load.worker.context import RunContext
 from llm_users.record import RequestRecord
 from llm_users.transport import endpoint
-from llm_users.users.bedrock.authentication import HOST_VARIABLE, Authentication, authenticate, region_of
+from llm_users.users.bedrock.authentication import (
+    HOST_VARIABLE,
+    Authentication,
+    authenticate,
+    credentials_problem,
+    region_of,
+)
 from llm_users.users.bedrock.errors import http_failure_of, http_refusal_of
 from llm_users.users.bedrock.routes import SIGNING_SERVICE, check_endpoint, origin_of_region
 from llm_users.users.bedrock.run_models import models_of_run
@@ -61,7 +67,7 @@ class BedrockApiMixin(LLMUser):
 
     @classmethod
     def key_problem(cls, host: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG003 - the base's signature
-        return None  # ``bedrock_endpoint`` checks the credentials
+        return credentials_problem(cls.botocore_session(), host)
 
     @classmethod
     def botocore_session(cls) -> Session:

@@ -71,19 +71,39 @@ def authenticate(run_context: RunContext, session: Session, host: str) -> Authen
         source = session.get_component("credential_provider").load_credentials()
         held = HeldCredentials(source) if source is not None else None
     except Exception as error:
-        raise ValueError(
-            f"cannot load AWS credentials ({type(error).__name__}): {secrets.redact(str(error))}"
-        ) from None
+        raise ValueError(_not_loaded(error)) from None
     if held is None:
         if not host:
-            raise ValueError(
-                "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                f"{BEARER_VARIABLE}"
-            )
+            raise ValueError(_no_credentials(session))
         return Authentication("no credentials: requests are not signed")
     about = describe(held, session.get_config_variable("profile")) + _lifetime(held, run_context)
     run_context.at_end.append(keep_fresh(held, run_context.note))
     return Authentication(about, held)
+
+
+def credentials_problem(session: Session, host: str) -> str | None:
+    """Return what to set if this process has no credentials for AWS, or None. An own endpoint needs none."""
+    if host or os.environ.get(BEARER_VARIABLE, "").strip():
+        return None
+    try:
+        source = session.get_component("credential_provider").load_credentials()
+    except Exception as error:
+        return _not_loaded(error)
+    return _no_credentials(session) if source is None else None
+
+
+def _no_credentials(session: Session) -> str:
+    profile = session.get_config_variable("profile") or "default"
+    files = [session.get_config_variable(name) for name in ("credentials_file", "config_file")]
+    return (
+        f"no AWS credentials: looked for {BEARER_VARIABLE}, for AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, for the "
+        f"profile {profile!r} in {' and '.join(map(str, files))}, and for the role of a container or an EC2 instance. "
+        "Set AWS_PROFILE (after `aws sso login` for single sign-on), or the two keys, or the bearer key"
+    )
+
+
+def _not_loaded(error: Exception) -> str:
+    return f"cannot load AWS credentials ({type(error).__name__}): {secrets.redact(str(error))}"
 
 
 def _lifetime(held: HeldCredentials, run_context: RunContext) -> str:

@@ -24,7 +24,7 @@ from llm_users.transport.botocore import SENDING, BotocoreExchange, ParsedBody, 
 from llm_users.transport.connection import origin_of
 from llm_users.transport.exchange import Exchange, SdkExchange
 from llm_users.users.answer import Answer, Ask
-from llm_users.users.bedrock.authentication import HOST_VARIABLE
+from llm_users.users.bedrock.authentication import HOST_VARIABLE, credentials_problem
 from llm_users.users.bedrock.client import make_client
 from llm_users.users.bedrock.converse import ConverseEvents, converse_request
 from llm_users.users.bedrock.errors import bedrock_failure_of, refusal_of
@@ -78,6 +78,10 @@ class BedrockUser(LLMUser):
     def botocore_session(cls) -> Session:
         """Return the source of credentials, profile and settings. Override it to use your own chain."""
         return Session()
+
+    @classmethod
+    def key_problem(cls, host: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG003 - the base's signature
+        return credentials_problem(cls.botocore_session(), host)
 
     @classmethod
     def prepare_process(cls, run_context: RunContext, host: str) -> None:

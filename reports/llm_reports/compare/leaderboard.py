@@ -27,7 +27,7 @@ def leaderboard(
     Raises ``InputError`` when no run has a stage with this load.
     """
     all_groups = groups(named_apart(runs), count_connect=count_connect)
-    wanted = load_of(concurrency, rate_per_s)
+    wanted, unknown_note = load_of(concurrency, rate_per_s), ""
     if wanted.is_known:
         matching = [group for group in all_groups if _has_load(group, wanted) or not group.load.is_known]
         if not matching:
@@ -35,6 +35,12 @@ def leaderboard(
             available = loads_in_words(group.load for group in all_groups)
             raise InputError(f"{option}: no run has a stage with this load. Available loads: {available or 'none'}.")
         all_groups = matching
+        if unknown := [group for group in all_groups if not group.load.is_known]:
+            names = ", ".join(dict.fromkeys(group.run.name for group in unknown))
+            unknown_note = (
+                f"The load of {names} is unknown, because the files do not state it. The tables show these entries "
+                f"beside those with {wanted.words}, although they may have had another load."
+            )
     ttft, throughput = tables_of(all_groups)
     foreign = [group for group in all_groups if group.run.foreign]
     if foreign and len(foreign) < len(all_groups) and not count_connect:
@@ -45,6 +51,8 @@ def leaderboard(
         )
         ttft = dataclasses.replace(ttft, notes=(f"{note}.", *ttft.notes))
     throughput = dataclasses.replace(throughput, subtitle="Figures are per request, not the rate of the whole system.")
+    if unknown_note:
+        ttft = dataclasses.replace(ttft, notes=(unknown_note, *ttft.notes))
     return _ranked(ttft, all_groups, more_is_better=False), _ranked(throughput, all_groups, more_is_better=True)
 
 

@@ -19,7 +19,8 @@ from pandas import DataFrame
 from llm_reports.content import Content
 from llm_reports.metrics.correctness import ratio_lines
 from llm_reports.metrics.groups import Group, groups, held, metrics_of
-from llm_reports.metrics.summary import PERCENTILES, Summary, summarize_histogram
+from llm_reports.metrics.inter_token import gaps_of
+from llm_reports.metrics.summary import PERCENTILES, Summary
 from llm_reports.run import Run, named_apart
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import UNKNOWN
@@ -118,10 +119,10 @@ def summary_lines(all_groups: Sequence[Group]) -> Iterator[Line]:
         if group.stage is not None:
             stages.setdefault((group.run, group.stage), []).append(group)
     for (run, stage), sharers in stages.items():
-        # Models that share a stage share its gaps and its throughput, so these lines occur once and without a model.
+        # Models that share a stage share its throughput, so these lines occur once and without a model.
         owner = sharers[0] if len(sharers) == 1 else dataclasses.replace(sharers[0], framework="", model="")
-        if stage in run.gaps:
-            yield _line(owner, GAP_METRIC, "s", summarize_histogram(run.gaps[stage]))
+        for gaps in gaps_of(sharers):
+            yield _line(sharers[gaps.place] if len(gaps.places) == 1 else owner, GAP_METRIC, "s", gaps.figures)
         of_stage = run.stages[run.stages[COL.stage] == stage]
         for column in _STAGE_FIGURES:
             for value in of_stage[column.name].dropna():

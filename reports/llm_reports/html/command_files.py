@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llm_reports.charts.figures import figures
 from llm_reports.compare.comparison import Comparison
 from llm_reports.html.rendering import data_uri, render_page
-from llm_reports.llmperf.tables import Table, rounded
+from llm_reports.llmperf.tables import Table, rounded, with_new_notes
 from llm_reports.markdown.report import comparison_text
 from llm_reports.markdown.table import to_markdown
 from llm_reports.metrics.goodput import stage_points
@@ -42,12 +42,15 @@ def leaderboard_files(tables: Sequence[Table], plots: str | None = None) -> dict
     images = image_files(map(bar_chart, tables), plots) if plots else {}
     names = [f"\n![{data.title}]({name})\n" for data, name in zip(tables, images, strict=False)] or [""] * len(tables)
     entries = []
-    for data in tables:
+    noted = with_new_notes(tables)
+    for data, notes in noted:
         named = (f"{endpoint_name(data, row)}: {rounded(row.figures.median, data.decimals)}" for row in data.rows)
         words = f"{data.title}, medians. {'; '.join(named)}"
-        entries.append({"table": data, "image": data_uri(bar_chart(data)) if can_draw() else "", "words": words})
+        entries.append(
+            {"table": data, "notes": notes, "image": data_uri(bar_chart(data)) if can_draw() else "", "words": words}
+        )
     return {
-        "leaderboard.md": "\n".join(to_markdown(data) + name for data, name in zip(tables, names, strict=True)),
+        "leaderboard.md": "\n".join(to_markdown(*one) + name for one, name in zip(noted, names, strict=True)),
         "leaderboard.html": render_page("leaderboard.html.j2", "LLM leaderboard", entries=entries, pictures=can_draw()),
         **{name: data for name, (_, data) in images.items()},
     }

@@ -14,6 +14,7 @@ from llm_reports.input.rows import empty_stages, first_line_is_rows_header, read
 from llm_reports.input.shards import elsewhere, with_elsewhere, with_shards
 from llm_reports.llmperf.reader import RESPONSES_SUFFIX, read_responses, read_summary, stem_of
 from llm_reports.run import AT, Run, named_apart
+from llm_users.quantile import DurationHistogram
 from llm_users.record import COL, REQUEST_COLUMNS
 from llm_users.run_files import REPORT_FOLDER, REQUESTS_CSV, SHARD_CSV, path_of
 
@@ -50,6 +51,8 @@ def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, mode
     if len(loaded) > 1 or repeated:
         loaded = named_apart(list(_with_duplicate_warnings(loaded, repeated)))
     names = {column: name for column, name in ((COL.framework, framework), (COL.model, model)) if name is not None}
+    if model is not None:
+        loaded = [_with_pooled_gaps(run, set(run.requests[COL.model])) for run in loaded]
     return [replace(run, requests=run.requests.assign(**names)) if names else run for run in loaded]
 
 
@@ -66,7 +69,18 @@ def _with_distinct_models(run: Run) -> Run:
     }
     rows = zip(run.requests[COL.framework], run.requests[COL.model], run.requests[COL.endpoint], strict=True)
     model = [names.get(row, row[1]) for row in rows]
+    run = _with_pooled_gaps(run, {name for _, name, _ in names})
     return replace(run, requests=run.requests.assign(model=model))
+
+
+def _with_pooled_gaps(run: Run, models: set[str]) -> Run:
+    """Return the run with one histogram of chunk gaps per stage for these models, which get other names."""
+    gaps: dict[int, dict[str, DurationHistogram]] = {}
+    for stage, histograms in run.gaps.items():
+        gaps[stage] = {}
+        for model, histogram in histograms.items():
+            gaps[stage].setdefault("" if model in models else model, DurationHistogram()).merge(histogram.counts)
+    return replace(run, gaps=gaps)
 
 
 def _with_duplicate_warnings(runs: Sequence[Run], repeated_paths: set[Path]) -> Iterator[Run]:

@@ -29,7 +29,7 @@ class RelatedFiles:
     """The contents of the readable files next to a rows file or a shard."""
 
     stages: DataFrame
-    gaps: Mapping[int, DurationHistogram]
+    gaps: Mapping[int, Mapping[str, DurationHistogram]]
     manifest: Mapping[str, Any]
     warnings: tuple[str, ...]
     server_metrics: tuple[ServerMetricRecord, ...] = ()
@@ -44,7 +44,9 @@ def related_files_of(prefix: Path) -> RelatedFiles:
     """Read the files whose names begin with this prefix."""
     stages_path, gaps_path = path_of(prefix, STAGES_CSV), path_of(prefix, GAPS_CSV)
     stages, of_stages = _readable(stages_path, read_stages, empty_stages, "Client health is therefore unknown.")
-    gaps, of_gaps = _readable(gaps_path, read_gaps, dict[int, DurationHistogram], "Chunk gaps are therefore omitted.")
+    gaps, of_gaps = _readable(
+        gaps_path, read_gaps, dict[int, dict[str, DurationHistogram]], "Chunk gaps are therefore omitted."
+    )
     manifest, of_manifest = _read_manifest(beside(path_of(prefix, MANIFEST_JSON)))
     server_metrics, of_server = _readable(
         path_of(prefix, SERVER_METRICS_CSV),

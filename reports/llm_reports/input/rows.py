@@ -45,7 +45,9 @@ _GAP_COLUMNS = (
     Column(COL.stage, "", "stage of the requests", int),
     Column("bucket", "", "number of the bucket", int),
     Column("count", "count", "gaps in the bucket", int),
+    Column(COL.model, "", "model of the requests; older files do not have it", str),
 )
+_GAP_NUMBERS = [column.name for column in _GAP_COLUMNS if column.type is int]
 _LARGEST_WHOLE = 2**53  # the text is read as floats, which skip integers above this value
 _ROWS_WANTED = f"Specify the PREFIX of a run, its PREFIX{REQUESTS_CSV}, or an LLMPerf *_individual_responses.json."
 _AS_WRITTEN = "Use the file as the run wrote it."
@@ -76,9 +78,10 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 _LIMITS_BY_NAME = {
     COL.stage: (0.0, 1e6),
     "stage_end": (0.0, 1e6),
-    "usage_output_tokens": (0.0, math.inf),
     COL.output_tokens_usage: (0.0, math.inf),
 }
+_IMPLAUSIBLE_USAGE = Column("usage_output_tokens", "tokens", "older files: implausible usage", int)
+"""The older name of ``output_tokens_usage`` in rows whose usage cannot be correct."""
 _ROUNDING_S = 1e-6  # files have a resolution of a microsecond or finer; E2E may be this much below TTFT
 _DERIVED = {
     COL.ttft_s: (COL.tpot_s,),
@@ -103,7 +106,13 @@ class Impossible:
 
 def read_requests(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the rows of a PREFIX_llm_requests.csv and the warnings about the file."""
-    return _frame(path, REQUEST_COLUMNS, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
+    columns = (*REQUEST_COLUMNS, _IMPLAUSIBLE_USAGE)
+    values, warnings = _read(path, columns, REQUIRED_COLUMNS, "not a rows file, ", _ROWS_WANTED)
+    older = values.pop(_IMPLAUSIBLE_USAGE.name, None)
+    if older is not None:
+        usage = values.get(COL.output_tokens_usage)
+        values[COL.output_tokens_usage] = older if usage is None else usage.fillna(older)
+    return _checked(path, values, warnings, REQUEST_COLUMNS)
 
 
 def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
@@ -111,9 +120,13 @@ def read_stages(path: Path) -> tuple[DataFrame, tuple[str, ...]]:
     return _frame(path, STAGE_COLUMNS, (COL.stage,))
 
 
-def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]]:
-    """Return one histogram per stage from a PREFIX_llm_gaps.csv and the warnings about the file."""
-    values, warnings = _read(path, _GAP_COLUMNS, [column.name for column in _GAP_COLUMNS])
+def read_gaps(path: Path) -> tuple[dict[int, dict[str, DurationHistogram]], tuple[str, ...]]:
+    """Return the histograms of a PREFIX_llm_gaps.csv by stage and model, and the warnings about the file.
+
+    The model is "" in older files, whose histograms pool the models of a stage.
+    """
+    values, warnings = _read(path, _GAP_COLUMNS, _GAP_NUMBERS)
+    models = values.pop(COL.model, None)
     values, impossible = without_impossible(values, _GAP_COLUMNS)
     largest = DurationHistogram.bucket(LONGEST_S)
     impossible += [
@@ -121,12 +134,15 @@ def read_gaps(path: Path) -> tuple[dict[int, DurationHistogram], tuple[str, ...]
         for row, bucket in enumerate(map(float, values["bucket"]))
         if bucket < -1 or bucket > largest
     ]
-    rows = DataFrame(values).drop(index=[value.row for value in impossible])
+    rows = DataFrame({name: values[name] for name in _GAP_NUMBERS})
+    rows[COL.model] = "" if models is None else models
+    rows = rows.drop(index=[value.row for value in impossible])
     if rows.isna().to_numpy().any():
         raise InputError(f"{path}: a row has an empty stage, bucket or count. Write the file again.")
-    histograms: dict[int, DurationHistogram] = {}
-    for stage, bucket, count in zip(rows[COL.stage], rows["bucket"], rows["count"], strict=True):
-        histograms.setdefault(int(stage), DurationHistogram()).merge({int(bucket): int(count)})
+    histograms: dict[int, dict[str, DurationHistogram]] = {}
+    for stage, bucket, count, model in zip(*(rows[column.name] for column in _GAP_COLUMNS), strict=True):
+        of_stage = histograms.setdefault(int(stage), {})
+        of_stage.setdefault(str(model), DurationHistogram()).merge({int(bucket): int(count)})
     return histograms, (*warnings, *_warning(path, impossible))
 
 
@@ -216,7 +232,12 @@ def impossible_warning(
 
 def _frame(path: Path, columns: Sequence[Column], *requirements: Any) -> tuple[DataFrame, tuple[str, ...]]:
     """Return the frame of a file without its impossible values, and the warnings about the file."""
-    values, warnings = _read(path, columns, *requirements)
+    return _checked(path, *_read(path, columns, *requirements), columns)
+
+
+def _checked(
+    path: Path, values: Mapping[str, Series], warnings: tuple[str, ...], columns: Sequence[Column]
+) -> tuple[DataFrame, tuple[str, ...]]:
     values, impossible = without_impossible(values, columns)
     return typed_frame(values, columns), (*warnings, *_warning(path, impossible))
 

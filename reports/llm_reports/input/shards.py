@@ -103,11 +103,14 @@ def _with_related_files(run: Run, related: RelatedFiles) -> Run:
         stages = stages.sort_values(COL.stage, ignore_index=True)
         stages = typed_frame({str(name): stages[name] for name in stages}, STAGE_COLUMNS)
     gaps = dict(run.gaps)
-    for stage, histogram in related.gaps.items():
+    for stage, histograms in related.gaps.items():
         # Each bucket is in one of the two files, or in both with the same count.
-        both = DurationHistogram()
-        both.merge({**(gaps[stage].counts if stage in gaps else {}), **histogram.counts})
-        gaps[stage] = both
+        of_stage = dict(gaps.get(stage, {}))
+        for model, histogram in histograms.items():
+            both = DurationHistogram()
+            both.merge({**(of_stage[model].counts if model in of_stage else {}), **histogram.counts})
+            of_stage[model] = both
+        gaps[stage] = of_stage
     of_run = related.manifest.get(COL.run_id) in (None, run.manifest.get(COL.run_id)) or not run.manifest
     manifest = {**run.manifest, **related.manifest} if of_run else run.manifest
     run_ids = {*run.requests[COL.run_id].unique(), str(manifest.get(COL.run_id) or "")}

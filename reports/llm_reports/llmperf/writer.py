@@ -5,7 +5,8 @@ there are several stages or runs, a line with the name precedes each.
 
 There is one pair of files per stage. Requests with checked answers have a separate pair, that of LLMPerf's correctness
 test. All files are valid JSON: a figure that does not exist is ``null``, where LLMPerf itself writes NaN. In the
-console output, the figures of a stream are the line ``not streamed`` if no answer was streamed.
+console output, the figures of a stream are the line ``not streamed`` if no answer was streamed, and ``unknown`` is in
+the place of values that the files do not have; ``nan`` appears only where LLMPerf prints it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from llm_reports.sections.section import plain
 from llm_users.record import COL
 
 CONSOLE_NAME = "llmperf.txt"
+UNKNOWN = "    unknown"
+"""The line for a metric of which no answer has a value, such as the time to first token of buffered answers."""
 _NAME_BYTES = 90
 _VERSION = "2023-08-31"  # version of LLMPerf's format
 
@@ -68,8 +71,8 @@ def _console_lines(group: Group) -> Iterator[str]:
     for name in METRICS:
         yield name
         figures = llmperf_results.figures[name]
-        if not figures.n and group.facts.unstreamed:
-            yield "    not streamed"
+        if not figures.n and group.counts.ok:  # without any answer, LLMPerf prints nan
+            yield "    not streamed" if group.facts.unstreamed else UNKNOWN
             continue
         for label, attribute in {**QUANTILES, **{figure: figure for figure in FIGURES}}.items():
             value = getattr(figures, attribute)
@@ -78,9 +81,14 @@ def _console_lines(group: Group) -> Iterator[str]:
     if llmperf_results.errors:
         yield "Error Code Frequency"
         yield plain(str(dict(llmperf_results.error_codes)))
-    yield f"Overall Output Throughput: {llmperf_results.throughput_token_per_s}"
+    yield f"Overall Output Throughput: {_known(llmperf_results.throughput_token_per_s)}"
     yield f"Number Of Completed Requests: {llmperf_results.completed}"
-    yield f"Completed Requests Per Minute: {llmperf_results.completed_per_min}"
+    yield f"Completed Requests Per Minute: {_known(llmperf_results.completed_per_min)}"
+
+
+def _known(value: float) -> float | str:
+    """Return a rate, which LLMPerf always knows, as its text has it."""
+    return UNKNOWN.strip() if math.isnan(value) else value
 
 
 def files(content: Content) -> dict[str, str]:

@@ -120,6 +120,7 @@ class Group:
         events = events[events[COL.chunks] > 0]
         bursts = ok[ok[COL.burst_chunks] > 0]
         return Facts(
+            busy_s=float(measured[COL.end_to_end_latency_s].sum()),
             held=int(held(measured).sum()),
             event_tokens=float(events[COL.output_tokens].sum()),
             events=float(events[COL.chunks].sum()),

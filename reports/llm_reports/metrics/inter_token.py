@@ -21,9 +21,10 @@ _ALIKE = 1.2
 
 @dataclass(frozen=True)
 class Gaps:
-    """The gaps of one stage, of all its models together. ``tokens_per_event`` is NaN when unknown."""
+    """The gaps of one model in one stage. ``tokens_per_event`` is NaN when unknown."""
 
-    place: int  # index of the first group of the stage
+    place: int  # index of the group, or of the first one whose requests have these gaps
+    places: tuple[int, ...]  # indices of all groups whose requests have these gaps
     histogram: DurationHistogram
     figures: Summary
     tokens_per_event: float
@@ -36,16 +37,25 @@ class Gaps:
 
 
 def gaps_of(groups: Sequence[StageGroup]) -> list[Gaps]:
-    """Return the gaps of every stage that has a histogram of gaps."""
-    gaps_by_stage: dict[tuple[int, int], Gaps] = {}
+    """Return the gaps of every stage and model that have a histogram of gaps.
+
+    Groups of one stage share a histogram if only their framework differs, or if the file pools the models.
+    """
+    places: dict[tuple[int, int, str], list[int]] = {}
+    histograms: dict[tuple[int, int, str], DurationHistogram] = {}
     for index, group in enumerate(groups):
-        histogram = group.run.gaps.get(group.stage) if group.stage is not None else None
-        key = (id(group.run), group.stage or 0)
-        if histogram is not None and histogram.total and key not in gaps_by_stage:
-            sharers = [other for other in groups if other.run is group.run and other.stage == group.stage]
-            figures = summarize_histogram(histogram)
-            gaps_by_stage[key] = Gaps(index, histogram, figures, tokens_per_event(sharers))
-    return list(gaps_by_stage.values())
+        by_model = group.run.gaps.get(group.stage, {}) if group.stage is not None else {}
+        model = group.model if group.model in by_model else ""
+        if model in by_model and by_model[model].total:
+            key = (id(group.run), group.stage or 0, model)
+            places.setdefault(key, []).append(index)
+            histograms[key] = by_model[model]
+    found = []
+    for key, indices in places.items():
+        ratio = tokens_per_event(groups[index] for index in indices)
+        figures = summarize_histogram(histograms[key])
+        found.append(Gaps(indices[0], tuple(indices), histograms[key], figures, ratio))
+    return found
 
 
 def tokens_per_event(groups: Iterable[StageGroup]) -> float:

@@ -51,8 +51,12 @@ class Counts:
 class Facts:
     """Counts and names of a group that notes and labels need in addition to the outcomes.
 
-    ``held``, the events, the names and the two flags are of the measured requests, all others of the successful ones.
+    ``busy_s``, ``held``, the events, the names and the two flags are of the measured requests, all others of the
+    successful ones.
     """
+
+    busy_s: float
+    """The sum of the end-to-end latencies, as far as they are known."""
 
     held: int
     """Requests that waited because of ``--llm-max-in-flight`` and were then sent."""
@@ -95,7 +99,7 @@ class RunInfo(Protocol):
     @property
     def options(self) -> Mapping[str, Any]: ...
     @property
-    def gaps(self) -> Mapping[int, DurationHistogram]: ...
+    def gaps(self) -> Mapping[int, Mapping[str, DurationHistogram]]: ...
     @property
     def foreign(self) -> bool: ...
     @property

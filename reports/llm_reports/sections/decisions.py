@@ -123,10 +123,12 @@ def cost_section(points: Sequence[StagePoint], prices: Prices) -> Section:
         for label, cost in zip(labels([point.group for point in points]), stage_costs, strict=True)
     ]
     notes = []
+    several = len(sweeps(points)) > 1
     for point, why in chosen_points(points, by_objectives=any(point.verdict for point in points)):
+        of_model = f"{point.group.run.name} {point.group.model}: at" if several else "At"
         cost = stage_costs[list(points).index(point)]
         notes.append(
-            f"At {point.load.words} ({why}): {number(1000 * cost.per_request)} per 1,000 requests, "
+            f"{of_model} {point.load.words} ({why}): {number(1000 * cost.per_request)} per 1,000 requests, "
             f"{number(cost.per_million_output_tokens)} per million output tokens, {number(cost.per_hour)} per hour."
         )
     unpriced = sorted({cost.point.group.model or "-" for cost in stage_costs if cost.by == "no price"})

@@ -197,7 +197,9 @@ def _notes(found: Sequence[Quota]) -> list[str]:
         )
         notes.append(
             "; ".join(counts)
-            + ". They are excluded, so the figures show the present quota and not the demand: do not ask for them."
+            + ". They are excluded, so the figures show the present quota and not the demand: do not ask for them. "
+            "Lower the load until no request is throttled, or ask for more than these figures. On Bedrock, another "
+            "region and an inference profile (us.MODEL, global.MODEL) have quotas of their own."
         )
     else:
         notes.append("No request was throttled.")

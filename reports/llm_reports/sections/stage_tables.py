@@ -94,7 +94,7 @@ def gaps_section(groups: Sequence[Group]) -> Section | None:
     names = [label or "all requests" for label in labels(groups)]
     rows = [
         [
-            names[stage_gaps.place],
+            " and ".join(names[place] for place in stage_gaps.places),
             _decimals(stage_gaps.tokens_per_event, 2),
             str(stage_gaps.figures.n),
             *(f"{getattr(stage_gaps.figures, figure) * 1000:.2f}" for figure in _GAP_FIGURES),

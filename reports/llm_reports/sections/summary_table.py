@@ -7,7 +7,7 @@ stage, the median above the P95. Markdown and HTML show ``summary_section``, one
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,12 +75,10 @@ class SummaryLine:
 def summary_lines(groups: Sequence[StageGroup], points: Iterable[Rates]) -> list[SummaryLine]:
     """Return the lines of all groups; ``points`` contain the rates of the groups with measured requests."""
     rates = {id(point.group): point for point in points}
-    gaps = {
-        (id(groups[stage_gaps.place].run), groups[stage_gaps.place].stage): stage_gaps for stage_gaps in gaps_of(groups)
-    }
+    gaps = {index: stage_gaps for stage_gaps in gaps_of(groups) for index in stage_gaps.places}
     lines = []
-    for group in groups:
-        rate, gap = rates.get(id(group)), gaps.get((id(group.run), group.stage))
+    for index, group in enumerate(groups):
+        rate, gap = rates.get(id(group)), gaps.get(index)
         figures = gap.figures if gap else Summary(0)
         lines.append(
             SummaryLine(
@@ -146,11 +144,34 @@ def summary_notes(lines: Sequence[SummaryLine]) -> list[str]:
     short = [f"{line.group.load.words} ({line.group.shortfall.short})" for line in lines if line.group.shortfall]
     if short:
         notes.append(f"The load was below the requested load: {', '.join(short)}.")
+    if shares := list(_model_shares(lines)):
+        notes.append(f"Models share the load of a stage: {'; '.join(shares)}.")
     if any(line.gap_is_of_events for line in lines):
         notes.append("Gaps are between events; in this run, an event is not a single token.")
     if any(line.group.load.is_open for line in lines):
         notes.append("TTFT and E2E count from sending; tables below also count from the intended start.")
     return notes
+
+
+def _model_shares(lines: Sequence[SummaryLine]) -> Iterator[str]:
+    """Yield how the models of a stage share its users or its rate, for each stage with several models."""
+    stages: dict[tuple[int, int | None], list[SummaryLine]] = {}
+    for line in lines:
+        stages.setdefault((id(line.group.run), line.group.stage), []).append(line)
+    several_runs = len({run for run, _ in stages}) > 1
+    for (_, stage), sharers in stages.items():
+        load = sharers[0].group.load
+        if stage is None or any(line.group.load != load for line in sharers):
+            continue
+        by_framework = len({line.group.model for line in sharers}) < len(sharers)
+        parts = {
+            " ".join(line.names[1 if by_framework else 2 :]): float(line.group.counts.measured)
+            if load.is_open
+            else line.group.facts.busy_s
+            for line in sharers
+        }
+        if text := load.share_text(parts):
+            yield f"{sharers[0].group.run.name}: {text}" if several_runs else text
 
 
 def terminal_section(lines: Sequence[SummaryLine]) -> Section:

@@ -142,7 +142,11 @@ class Notes:
             several = "each row, " if len(concerned) > 1 else ""
             self.lines.append(f"{text}: {several}{concerned[0][1]}.")
         else:
-            self.lines.append(f"{text}: {'; '.join(f'{label} ({detail})' for label, detail in concerned)}.")
+            labels_of: dict[str, list[str]] = {}
+            for label, detail in concerned:
+                labels_of.setdefault(detail, []).append(label)
+            merged = (f"{', '.join(names)} ({detail})" for detail, names in labels_of.items())
+            self.lines.append(f"{text}: {'; '.join(merged)}.")
 
     def mark(self, text: str, concerned: Sequence[bool]) -> None:
         """Add a note without details for the rows that it applies to."""

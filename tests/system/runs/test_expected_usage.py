@@ -22,8 +22,8 @@ LITELLM = {
     "azure/simulated": {"input_cost_per_token": 0.002, "output_cost_per_token": 0.02},
 }
 LINE = re.compile(
-    r"This run sends (?:(about|at least|up to) )?([\d,]+) requests: about ([\d,]+) input and up to ([\d,]+) output "
-    r"tokens, up to about ([\d,.]+) USD"
+    r"This run sends (?:(about|at least|up to) )?([\d,]+) requests(?:, [\d,]+ of them as warm-ups)?: about ([\d,]+) "
+    r"input and up to ([\d,]+) output tokens, up to about ([\d,.]+) USD"
 )
 
 
@@ -111,7 +111,7 @@ def test_bedrock_without_a_host_is_a_paid_endpoint(locust: Locust, monkeypatch: 
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     arguments = ("--llm-model", "anthropic.claude-3-haiku-20240307-v1:0", "--llm-sweep", "1", "--llm-requests", "2")
     run = locust.run(*arguments, locustfile=str(ROOT / "locustfiles" / "bedrock.py"))
-    assert "This run sends 3 requests: about " in run.err
+    assert "This run sends 3 requests, 1 of them as warm-ups: about " in run.err
 
 
 def ambiguous(model: str) -> str:

@@ -30,6 +30,7 @@ def check_ended_early(done: Finished, words: str) -> None:
     assert re.search(rf"the run ends: the endpoint cannot be used: all \d+ requests so far failed\..*{words}", done.err)
     last = [line for line in done.err.splitlines() if line.startswith("The endpoint cannot be used: ")]
     assert len(last) == 1
+    assert done.err.splitlines()[-1] == last[0], "the reason is the last thing printed"
     assert words in last[0]
     assert len(re.findall("first failure of this kind", done.err)) == 1
     assert len(done.rows("stages")) == 1  # the second stage was not started
@@ -41,6 +42,7 @@ def check_ended_early(done: Finished, words: str) -> None:
     [
         ("api_key=correct-horse-battery", "provide an API key"),
         ("check_model=on", "does not exist"),
+        ("check_model=on,model=mm", "did you mean 'mm'"),
     ],
 )
 def test_a_run_ends_when_its_first_requests_are_refused(locust: Locust, spec: str, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -197,3 +198,28 @@ def test_both_helps_mention_it(tmp_path: Path) -> None:
 
 def _flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def test_a_price_file_adds_the_cost_of_all_requests(tmp_path: Path) -> None:
+    """1 USD per 1,000 input tokens and 10 USD per 1,000 output tokens, for what the server's log counts."""
+    (tmp_path / "prices.json").write_text(
+        '{"currency": "USD", "models": {"simulated": {"input": 1000, "output": 10000}}}'
+    )
+    log = tmp_path / "log.jsonl"
+    with launch("ttft=20ms,itl=2ms", log=log, max_seconds=60) as simulator:
+        run = quick(tmp_path, simulator.url, *SHORT, "--llm-sweep", "1,2", "--llm-prices", "prices.json")
+    assert run.code == 0, run.err
+    found = re.search(
+        r"Cost: ([\d,.]+) USD for ([\d,]+) requests with ([\d,]+) input and ([\d,]+) output tokens, warm-ups included; "
+        r"([\d,.]+) USD per 1,000 requests",
+        " ".join(run.out.split()),
+    )
+    assert found is not None, run.out
+    cost, requests, given, received, each = (float(text.replace(",", "")) for text in found.groups())
+    entries = [entry for entry in map(json.loads, log.read_text().splitlines()) if entry["tokens"]]
+    # Requests that the end of a stage cut off are rows too, if they had output.
+    assert requests == pytest.approx(len(entries), abs=3)
+    assert given == pytest.approx(sum(entry["prompt_tokens"] for entry in entries), rel=0.05)
+    assert cost == pytest.approx(given / 1000 + received / 100, abs=0.01)
+    assert each == pytest.approx(1000 * cost / requests, rel=0.001)
+    assert quick(tmp_path, simulator.url, "--llm-prices", "missing.json").code == 2

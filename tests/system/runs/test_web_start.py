@@ -219,3 +219,33 @@ def test_a_search_for_the_limit_starts_from_the_form(locust: Locust, simulator: 
     done = running.finish(30)
     assert done.manifest["find"]["found"] == 12
     assert "at least 12 users" in done.out
+
+
+def test_a_start_beyond_the_budget_or_without_a_disk_is_refused_in_the_form(
+    locust: Locust, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Before the start: 100 requests of 100 input and 100 output tokens cost 0.02 USD, and the budget is 0.01 USD."""
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"currency": "USD", "models": {"m": {"input": 1.0, "output": 1.0}}}))
+    running, web = _opened(locust, 0)
+    form = {"user_count": "1", "spawn_rate": "1", "host": simulator.url, "llm_model": "m", "llm_sweep": "1",
+            "llm_input_tokens": "100,0", "llm_output_tokens": "100,0", "llm_warmup": "0",
+            "llm_prices": str(prices), "llm_budget": "0.01"}  # fmt: skip
+    refused = web.post("/swarm", **form, llm_requests="100")
+    assert not refused["success"]
+    assert "--llm-budget 0.01: stage 1 would cost about 0.0200 USD" in refused["message"]
+    assert web.state() == "ready"
+
+    folder = running.prefix.parent
+    folder.rename(folder.with_name("elsewhere"))
+    folder.write_text("a file in place of the folder")
+    refused = web.post("/swarm", **form, llm_requests="10")
+    assert not refused["success"]
+    assert "a file exists at the path of the folder" in refused["message"]
+    folder.unlink()
+    folder.with_name("elsewhere").rename(folder)
+
+    assert web.post("/swarm", **form, llm_requests="10")["success"]
+    _await(lambda: len(running.finished_rows("stages")) == 1, "the run within the budget")
+    running.interrupt()
+    running.finish(30)

@@ -33,7 +33,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         records: Iterable[RequestRecord],
         *,
         stages: Iterable[StageRecord] = (),
-        gaps_s: dict[int, list[float]] | None = None,
+        gaps_s: dict[int, list[float]] | dict[tuple[int, str], list[float]] | None = None,
         manifest: dict[str, Any] | None = None,
         server: Iterable[ServerMetricRecord] = (),
         name: str = "run",
@@ -46,12 +46,15 @@ def write_run(tmp_path: Path) -> WriteRun:
             write_csv(path_of(prefix, STAGES_CSV), names, rows)
         if gaps_s:
             lines = []
-            for stage, gaps in gaps_s.items():
+            for key, gaps in gaps_s.items():
+                stage, model = key if isinstance(key, tuple) else (key, "")
                 histogram = DurationHistogram()
                 for gap in gaps:
                     histogram.add(gap)
-                lines += [[stage, b, *DurationHistogram.bounds_s(b), n] for b, n in sorted(histogram.counts.items())]
-            write_csv(path_of(prefix, GAPS_CSV), ["stage", "bucket", "lower_s", "upper_s", "count"], lines)
+                lines += [
+                    [stage, b, *DurationHistogram.bounds_s(b), n, model] for b, n in sorted(histogram.counts.items())
+                ]
+            write_csv(path_of(prefix, GAPS_CSV), ["stage", "bucket", "lower_s", "upper_s", "count", "model"], lines)
         if server:
             write_server(path_of(prefix, SERVER_METRICS_CSV), server)
         if manifest is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import llm_reports
+from llm_reports.input.loader import load_all
 from llm_reports.main import main
 from llm_reports.metrics import inter_token
 from llm_reports.sections.section import section_text
@@ -111,3 +112,39 @@ def test_a_run_without_gaps_has_no_table_of_them(write_run: Write, make_record: 
     assert gaps_section(llm_reports.groups([llm_reports.load(prefix)])) is None
     report = llm_reports.report_run(prefix, formats=("html",))
     assert "The input does not contain gaps" in report.files[0].read_text()
+
+
+def test_each_model_has_its_gaps(write_run: Write, make_record: Make, tmp_path: Path) -> None:
+    """Two models share two stages: large takes twice as long per token as small."""
+    gaps_s = {
+        (stage, name): [gap_s * stage] * 99 for stage in (1, 2) for name, gap_s in (("large", 0.02), ("small", 0.01))
+    }
+    rows = [
+        make_record(
+            100 * stage + 10 * place + i, stage=stage, concurrency=stage, model=name, output_tokens=10, chunks=10
+        )
+        for stage in (1, 2)
+        for place, name in enumerate(("small", "large"))
+        for i in range(10)
+    ]
+    prefix = write_run(rows, gaps_s=gaps_s)
+    made = llm_reports.groups([llm_reports.load(prefix)])
+    gaps = inter_token.gaps_of(made)
+    medians = {(made[one.place].stage, made[one.place].model): one.figures.median for one in gaps}
+    assert medians == {key: pytest.approx(values[0], rel=0.01) for key, values in gaps_s.items()}
+    section = gaps_section(made)
+    assert section is not None
+    assert len(re.findall(r"^\| +(?:small|large) concurrency [12] ", section_text(section), re.MULTILINE)) == 4
+    out = tmp_path / "out"
+    assert main([str(prefix), "--format", "csv", "--out", str(out)]) == 0
+    lines = [line for line in (out / "summary.csv").read_text().splitlines() if "chunk_gap_s" in line]
+    assert [("small" in line, "large" in line) for line in lines].count((False, False)) == 0
+    assert len(lines) == 4
+
+
+def test_renamed_models_share_the_gaps_of_a_stage(write_run: Write, make_record: Make) -> None:
+    rows = [make_record(i, stage=1, concurrency=2, model=("small", "large")[i % 2]) for i in range(10)]
+    prefix = write_run(rows, gaps_s={(1, "small"): [0.01] * 3, (1, "large"): [0.02] * 4})
+    (run,) = load_all([prefix], model="both")
+    (gaps,) = inter_token.gaps_of(llm_reports.groups([run]))
+    assert gaps.figures.n == 7

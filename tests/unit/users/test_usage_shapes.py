@@ -229,7 +229,7 @@ def test_usage_that_cannot_be_is_kept_and_not_used(
     port = wire.serve(stream([*words(60), delta("stop"), usage(claimed), DONE], gap_s=0.001))
     record = rig.ask(port.url, model=f"claims {claimed}", max_tokens=64).record
     local = rig.call(lambda user: user.run_context.tokenizer.count("".join(f"w{place} " for place in range(60))))
-    assert (record.usage_output_tokens, record.output_tokens, record.output_tokens_source) == (
+    assert (record.output_tokens_usage, record.output_tokens, record.output_tokens_source) == (
         claimed,
         local,
         "tokenizer",
@@ -254,7 +254,7 @@ def test_usage_that_can_be_is_believed(rig: Rig, wire: Wire, claimed: int, more:
     rig.notes.clear()
     port = wire.serve(stream([*words(60), delta("stop"), usage(claimed, **more), DONE]))
     record = rig.ask(port.url, model="honest", max_tokens=64).record
-    assert (record.output_tokens, record.output_tokens_source, record.usage_output_tokens) == (claimed, "usage", None)
+    assert (record.output_tokens, record.output_tokens_source, record.output_tokens_usage) == (claimed, "usage", None)
     assert not [note for note in rig.notes if note.startswith("honest: usage")]
 
 

@@ -108,7 +108,18 @@ SWEEP = {"sweep": (1, 3), "requests": 198, "prices": PRICES}
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"prices": None}, "This run sends 400 requests: about 200,000 input and up to 40,000 output tokens"),
+        (
+            {"prices": None},
+            "This run sends 400 requests, 4 of them as warm-ups: about 200,000 input and up to 40,000 output tokens",
+        ),
+        (
+            {"warmup": WARM("0"), "model": "own"},
+            "This run sends 396 requests: about 198,000 input and up to 39,600 output tokens",
+        ),
+        (
+            {"sweep": (), "rate": rates("5,10"), "requests": 198, "warmup": WARM("2"), "model": "own"},
+            "This run sends 400 requests, 4 of them as warm-ups: about 200,000 input and up to 40,000 output tokens",
+        ),
         # 0.2 million at 1, and 0.04 million at 10.
         ({"model": "small"}, ": about 200,000 input and up to 40,000 output tokens, up to about 0.6000 USD"),
         ({"model": "large"}, " output tokens, up to about 3.60 USD"),

@@ -44,3 +44,25 @@ def test_rates_and_times_need_no_latency() -> None:
 
 def test_counted_closed_stages_need_a_latency() -> None:
     assert later_s([StageSpec(StageLoad(2))], plan(requests=10), None) is None
+
+
+@pytest.mark.parametrize("users", [1, 4, 8])
+def test_the_estimate_counts_down_steadily_from_the_first_request(users: int) -> None:
+    """150 answers of 8 s each, which end in waves: the length of the stage is known from the start."""
+    wave_s, requests = 8.0, 150
+    whole_s = -(-requests // users) * wave_s
+    for passed_s in (8.1, 12.0, 15.9, 16.1, 23.9, 40.1, 47.9, 100.0):
+        done = users * int(passed_s / wave_s)
+        left_s = stage_left_s(plan(requests=requests, users=users), done, passed_s, cycle_s=wave_s)
+        assert left_s == pytest.approx(whole_s - passed_s, abs=wave_s)
+
+
+def test_pauses_that_no_row_has_slow_the_estimate_after_some_requests() -> None:
+    """Each of 4 users waits 3 s after an answer of 1 s, so that a user sends a request each 4 s."""
+    left_s = stage_left_s(plan(requests=400, users=4), done=100, passed_s=100.0, cycle_s=1.0)
+    assert left_s == pytest.approx(300.0, rel=0.06)
+
+
+def test_an_open_loop_takes_requests_by_rate() -> None:
+    open_plan = StagePlan(1, StageLoad(rate_per_s=5.0), requests=100)
+    assert stage_left_s(open_plan, done=1, passed_s=4.0, cycle_s=3.0) == pytest.approx(16.0)

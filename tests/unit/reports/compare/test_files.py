@@ -132,3 +132,27 @@ def test_the_leaderboard_says_which_entries_include_connecting(tmp_path: Path) -
     assert not any(line.startswith(note) for line in leaderboard(runs, count_connect=True)[0].notes)
     assert not any(line.startswith(note) for line in leaderboard(runs[:1])[0].notes)
     assert leaderboard(runs)[1].subtitle == "Figures are per request, not the rate of the whole system."
+
+
+def test_the_leaderboard_says_which_loads_are_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {
+        "error_code": None, "error_msg": "", "inter_token_latency_s": 0.01, "ttft_s": 0.2, "end_to_end_latency_s": 1.0,
+        "request_output_throughput_token_per_s": 50.0, "number_total_tokens": 600, "number_output_tokens": 50,
+        "number_input_tokens": 550,
+    }  # fmt: skip
+    for name in ("one", "two"):
+        (tmp_path / f"{name}_individual_responses.json").write_text(json.dumps([answer] * 30))
+    files = sorted(tmp_path.glob("*.json"))
+    inputs = [str(write_sweep(tmp_path / "new", levels=(4,), requests=60)), *map(str, files)]
+    assert main(["leaderboard", *inputs, "--concurrency", "4", "--out", str(tmp_path / "board")]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    words = "The load of one, two is unknown, because the files do not state it."
+    board = " ".join((tmp_path / "board" / "leaderboard.md").read_text().split())
+    for shown in (text, board):
+        assert shown.count(words) == 1
+        assert "beside those with concurrency 4" in shown
+        # One note names all entries that it concerns, and both tables have it only once.
+        assert shown.count("P99 of fewer than 100 values is not reliable") == 1
+        assert re.search(r"one[^;]*, two[^;]* \(30 values\)", shown)
+    assert main(["leaderboard", *inputs]) == 0
+    assert "is unknown" not in capsys.readouterr().out

@@ -24,7 +24,7 @@ def test_a_claim_of_the_server_is_no_measurement(
     write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Usage that cannot be true is in a column beside the local count, which the figures come from."""
-    claims = {"output_tokens_source": "tokenizer", "usage_output_tokens": 10**12}
+    claims = {"output_tokens_source": "tokenizer", "output_tokens_usage": 10**12}
     prefix = write_run([make_record(i, **claims) for i in range(40)])
     assert main([str(prefix), "--format", FORMATS]) == 0
     assert "impossible" not in capsys.readouterr().err
@@ -103,7 +103,7 @@ def test_stages_and_gaps(write_run: Write, make_record: Make, capsys: pytest.Cap
     stages = [StageRecord(1, 1, measure_s=-4.0, requests_measured=3, window_tokens=1e300, health="ok")]
     prefix = write_run([make_record(i) for i in range(3)], stages=stages, gaps_s={1: [0.01, 0.02]})
     gaps = path_of(prefix, GAPS_CSV)
-    gaps.write_text(gaps.read_text() + "1,900000,0,0,5\n1,-7,0,0,5\n1,3,0,0,-5\n")
+    gaps.write_text(gaps.read_text() + "1,900000,0,0,5,\n1,-7,0,0,5,\n1,3,0,0,-5,\n")
     assert main([str(prefix), "--format", FORMATS]) == 0
     error = capsys.readouterr().err
     assert "stages.csv: impossible values were removed" in error
@@ -112,7 +112,7 @@ def test_stages_and_gaps(write_run: Write, make_record: Make, capsys: pytest.Cap
     assert "line 4: bucket 900000" in error.replace("9e+05", "900000")
     assert "line 5: bucket -7" in error
     assert "line 6: count -5" in error
-    assert llm_reports.load(prefix).gaps[1].total == 2
+    assert llm_reports.load(prefix).gaps[1][""].total == 2
 
 
 def responses(tmp_path: Path, *entries: dict[str, Any]) -> Path:

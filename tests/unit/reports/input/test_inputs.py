@@ -268,3 +268,16 @@ def test_lines_are_numbered_as_an_editor_does(
     last = len(file.read_text().split("\n"))
     assert f"the last line (line {last}) is truncated" in run.warnings[0]
     assert "the 5 complete rows" in run.warnings[0]
+
+
+def test_the_older_name_of_implausible_usage_is_read(tmp_path: Path) -> None:
+    """Older files have two columns for the server's count: one for implausible usage, one with ``--llm-count``."""
+    path = tmp_path / f"run{REQUESTS_CSV}"
+    header = "measured,error_code,ttft_s,end_to_end_latency_s,output_tokens,output_tokens_source"
+    row = "1,,0.1,1.0,40,tokenizer"
+    path.write_text(f"{header},usage_output_tokens\n{row},1000000000000\n")
+    assert llm_reports.load(path).requests["output_tokens_usage"].tolist() == [10**12]
+    path.write_text(f"{header},usage_output_tokens,output_tokens_usage\n{row},90,\n{row},,41\n{row},48,48\n")
+    rows = llm_reports.load(path).requests
+    assert rows["output_tokens_usage"].tolist() == [90, 41, 48]
+    assert "usage_output_tokens" not in rows

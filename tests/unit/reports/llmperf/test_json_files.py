@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -355,6 +356,28 @@ def test_files_without_figures_are_still_json(write_run: Write, make_record: Mak
     assert "    p50 = nan\n" in (tmp_path / "out" / "llmperf.txt").read_text()
     group = llm_reports.groups([llm_reports.load(tmp_path / "out")])[0]
     assert (group.framework, group.model, group.counts.failed) == ("", "", 1)
+
+
+def test_the_print_out_has_nan_only_where_llmperf_prints_it(
+    write_run: Write, make_record: Make, tmp_path: Path
+) -> None:
+    """LLMPerf always knows its own values, and pandas gives NaN for the deviation of one value."""
+    rows = [make_record(1, ttft_s=None, error_code="buffered", output_tokens=None, last_token_s=None)]
+    llm_reports.report_run(write_run(rows), out=tmp_path / "out", formats=["llmperf"])
+    text = (tmp_path / "out" / "llmperf.txt").read_text()
+    assert "ttft_s\n    unknown\nend_to_end_latency_s\n    p25 = " in text
+    assert set(re.findall(r".*nan.*", text)) == {"    stddev = nan"}
+
+
+def test_requested_and_counted_input_lengths_are_both_in_the_summary(
+    write_run: Write, make_record: Make, tmp_path: Path
+) -> None:
+    """The run asks for 550 tokens, and the server counts 560, with its chat template."""
+    rows = [make_record(i, input_tokens=560, prompt_index=i) for i in range(3)]
+    manifest = {"options": {"llm_input_tokens": "550,0", "llm_output_tokens": "150,0"}}
+    llm_reports.report_run(write_run(rows, manifest=manifest), out=tmp_path / "out", formats=["json"])
+    summary = read(next((tmp_path / "out").glob("*_summary.json")))
+    assert (summary["mean_input_tokens"], summary["results_number_input_tokens_mean"]) == (550, 560.0)
 
 
 @needs_data
