@@ -108,7 +108,7 @@ def test_behind_a_login_a_scraper_with_the_token_of_the_page_gets_metrics_and_no
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_gauges_describe_the_run_that_is_on(web: Starter, simulator: Simulator, workers: int) -> None:
     page = web("--llm-output-tokens", "100,1", workers=workers)
-    assert page.swarm(host=simulator.url, llm_sweep="4", llm_stage_time="8s")["success"]
+    assert page.swarm(host=simulator.url, llm_sweep="4", llm_stage_time="25s")["success"]
     state = page.until(lambda state: bool(state["stages"]) and state["stages"][0]["ok"] > 5, "rows")
     time.sleep(5)  # the client's health needs five seconds
     metrics = scrape(page)[1]
@@ -130,7 +130,7 @@ def test_gauges_describe_the_run_that_is_on(web: Starter, simulator: Simulator, 
 
 def test_an_open_loop_has_a_target_rate_and_no_target_users(web: Starter, simulator: Simulator) -> None:
     page = web()
-    assert page.swarm(host=simulator.url, llm_rate="20", llm_arrivals="constant", llm_stage_time="4s")["success"]
+    assert page.swarm(host=simulator.url, llm_rate="20", llm_arrivals="constant", llm_stage_time="15s")["success"]
     page.until(lambda state: bool(state["stages"]) and state["stages"][0]["ok"] > 5, "rows")
     metrics = scrape(page)[1]
     assert value(metrics, "locust_llm_target_requests_per_second") == 20
