@@ -38,8 +38,8 @@ FORMATS: dict[str, Callable[[Content], Mapping[str, str | bytes]]] = {
     "png": partial(images.files, kind="png"),
 }
 _REMOVED = {
-    "openmetrics": "this format no longer exists. For Prometheus, scrape /llm/metrics of a running test; for other "
-    "systems, send the figures with --otel.",
+    "openmetrics": "this format no longer exists; use /llm/metrics of a running test for Prometheus, and --otel for "
+    "other systems.",
 }
 """Formats of earlier versions, and what replaces them."""
 DEFAULT_FORMATS = ("md", "csv")

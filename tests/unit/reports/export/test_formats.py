@@ -52,7 +52,7 @@ def test_openmetrics_names_what_replaces_it(
 ) -> None:
     assert main([str(write_run(rows_of(make_record))), "--format", "md,openmetrics"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--format openmetrics: this format no longer exists." in line
+    assert "--format openmetrics: this format no longer exists; use" in line
     assert "/llm/metrics" in line
     assert "--otel" in line
 
