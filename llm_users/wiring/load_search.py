@@ -164,13 +164,14 @@ class SearchStages:
 
     def entry(self) -> dict[str, Any]:
         """Return the search as an entry of the manifest."""
-        confirmed, above = self._search.confirmed, self._search.above
+        best, confirmed, above = self._search.best, self._search.confirmed, self._search.above
         return {
             "objectives": self._objectives.text,
             "unit": self.unit,
             "low": self._search.where.low,
             "high": self._search.where.high,
             "found": confirmed.load if confirmed is not None else None,
+            "estimate": best.load if best is not None else None,  # the highest load whose figures meet the objectives
             "fails": above.load if above is not None else None,
             "conclusion": self.conclusion,
             "reservations": self.reservations,

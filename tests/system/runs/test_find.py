@@ -30,15 +30,17 @@ def test_the_knee_is_found_within_five_percent(locust: Locust) -> None:
     for _ in range(3):  # a machine that is busy with other things is a slower endpoint
         done = find(locust, "--llm-sweep", "4,64")
         found = done.manifest["find"]
-        if found["found"] is not None and abs(found["found"] / KNEE - 1) <= 0.05:
+        if found["estimate"] is not None and abs(found["estimate"] / KNEE - 1) <= 0.05:
             break
-    assert done.code == 0, done.err
-    assert abs(found["found"] / KNEE - 1) <= 0.05, done.out
-    assert (found["found"], found["fails"]) == (12, 13)
+    # Stages of 3 s have few independent requests, so the figures find the knee, and a lower load may be confirmed.
+    assert done.code == (3 if found["found"] is None else 0), done.err
+    assert found["found"] is None or found["found"] <= 12
+    assert (found["estimate"], found["fails"]) == (12, 13), done.out
     stages = done.rows("stages")
     assert len(stages) <= 12
     assert sorted(stage for point in found["points"] for stage in point["stages"]) == [int(s["stage"]) for s in stages]
-    assert f"The highest load that meets tpot_p95<0.020: 12 users (between 12 and 13; {len(stages)} stages)" in done.out
+    assert f"{found['conclusion']}\n" in done.out
+    assert "13 failed" in found["conclusion"]
     table = [line for line in done.out.split("## Summary")[0].splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(found["points"])
     assert max(map(len, table)) <= 80
@@ -60,8 +62,8 @@ def _report_agrees(done: Finished) -> None:
     assert text.startswith("## The highest load")
     printed = done.out[done.out.index("## The highest load") :]
     assert text.split("\n## ")[0].rstrip() == printed.split("\n## ")[0].rstrip()
-    assert "12 (limit" in Path(f"{done.prefix}_report/report.md").read_text()
-    assert "The highest load that meets" in Path(f"{done.prefix}_report/report.html").read_text()
+    assert "13 (fails" in Path(f"{done.prefix}_report/report.md").read_text()
+    assert "tpot_p95&lt;0.020" in Path(f"{done.prefix}_report/report.html").read_text()
     lines = done.rows("find")
     assert [float(line["level"]) for line in lines] == [point["level"] for point in done.manifest["find"]["points"]]
     assert {line["passed"] for line in lines if float(line["level"]) <= 12} == {"1"}
@@ -89,9 +91,10 @@ def test_two_processes_search_together_and_print_the_result_before_the_tables(lo
         locust, "--llm-sweep", "4,8", "--processes", "2", *master_ports(), "--llm-report", spec="ttft=10ms,itl=5ms"
     )
     # On a busy machine the client itself may be the limit at every level, and then nothing is decided.
-    decided = any(point["decided"] for point in done.manifest["find"]["points"])
-    assert done.code == (0 if decided else 3), done.err
-    assert "at least 8 users (the highest that was allowed; " in done.out
+    found = done.manifest["find"]
+    assert found["estimate"] == 8
+    assert done.code == (3 if found["found"] is None else 0), done.err
+    assert (found["found"] is None) == ("No load is confirmed to meet" in done.out)
     assert done.out.index("## The highest load") < done.out.index("## Time to First Token")
     assert done.out.count("## The highest load") == 1
 
