@@ -72,7 +72,13 @@ class Rig:
 
         for name, value in (attributes or {}).items():
             setattr(Puppet, name, value)
-        options = {"llm_model": "tiny", "llm_keep_going": True, "csv_prefix": str(folder / "run"), **options}
+        options = {
+            "llm_model": "tiny",
+            "llm_keep_going": True,
+            "llm_server_metrics": "off",  # the first request that a server gets is the user's
+            "csv_prefix": str(folder / "run"),
+            **options,
+        }
         host = options.pop("host", NOWHERE)
         self.environment = Environment(
             user_classes=[Puppet],
