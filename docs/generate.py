@@ -15,7 +15,7 @@ from typing import Any
 from llm_users.number_words import duration_text
 from llm_users.options.table import GROUPS, OPTIONS, Option
 from llm_users.record import CONVERSATION_COLUMNS, REQUEST_COLUMNS, SERVER_METRIC_COLUMNS, STAGE_COLUMNS, Column
-from llm_users.server_metrics.engines import METRICS
+from llm_users.server_metric import METRICS
 from llm_users.simulator.bedrock.model_routes import TABLE
 from llm_users.simulator.spec import FAULTS_BEFORE_ANSWER, FAULTS_IN_ANSWER, Spec
 from llm_users.web.prometheus import PROMETHEUS_METRICS

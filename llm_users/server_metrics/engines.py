@@ -1,4 +1,4 @@
-"""The tables of metrics and engines: our name of a metric, and the names of its samples in each engine.
+"""The table of engines: the names under which each engine publishes the metrics of ``llm_users.server_metric``.
 
 Sources of the names: vLLM 0.32 and llama.cpp as their servers print them; SGLang, TGI, Triton with TensorRT-LLM and the
 DCGM exporter from their documentation and sources. An older name follows the current one. "triton" is Triton with
@@ -10,54 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric under our name.
-
-    ``averaged``: the label sets of one server (engines, models, GPUs) are averaged; otherwise they are added up.
-    """
-
-    kind: str
-    unit: str
-    meaning: str
-    averaged: bool = False
-
-
-METRICS: Mapping[str, Metric] = {
-    "requests_running": Metric(GAUGE, "requests", "requests that the server computes"),
-    "requests_waiting": Metric(GAUGE, "requests", "requests in the server's queue"),
-    "kv_cache_usage": Metric(GAUGE, "share", "used share of the KV cache", averaged=True),
-    "preemptions": Metric(COUNTER, "count", "requests that lost their place in the KV cache and are computed again"),
-    "prefix_cache_queries": Metric(COUNTER, "tokens", "prompt tokens that were looked up in the prefix cache"),
-    "prefix_cache_hits": Metric(COUNTER, "tokens", "prompt tokens that were found there"),
-    "prefix_cache_hit_rate": Metric(
-        GAUGE,
-        "share",
-        "prefix_cache_hits / prefix_cache_queries, or cached_prompt_tokens / prompt_tokens",
-        averaged=True,
-    ),
-    "prompt_tokens": Metric(COUNTER, "tokens", "prompt tokens"),
-    "cached_prompt_tokens": Metric(COUNTER, "tokens", "prompt tokens that were read from a cache"),
-    "generation_tokens": Metric(COUNTER, "tokens", "generated tokens"),
-    "draft_tokens": Metric(COUNTER, "tokens", "tokens that speculative decoding proposed"),
-    "accepted_tokens": Metric(COUNTER, "tokens", "proposed tokens that the model accepted"),
-    "speculative_acceptance": Metric(GAUGE, "share", "accepted_tokens / draft_tokens", averaged=True),
-    "requests_finished": Metric(COUNTER, "requests", "requests that ended"),
-    "ttft_s": Metric(HISTOGRAM, "s", "time from the arrival of a request to its first token"),
-    "itl_s": Metric(HISTOGRAM, "s", "time from one output to the next, one value for each"),
-    "tpot_s": Metric(HISTOGRAM, "s", "time per output token after the first, one value for each request"),
-    "e2e_s": Metric(HISTOGRAM, "s", "time from the arrival of a request to its end"),
-    "queue_time_s": Metric(HISTOGRAM, "s", "time of a request in the server's queue"),
-    "prefill_time_s": Metric(HISTOGRAM, "s", "time of the computation before the first token"),
-    "decode_time_s": Metric(HISTOGRAM, "s", "time from the first to the last token"),
-    "gpu_utilization": Metric(GAUGE, "share", "share of the time in which the GPU computes", averaged=True),
-    "gpu_memory_bytes": Metric(GAUGE, "bytes", "used memory of all GPUs"),
-    "gpu_power_w": Metric(GAUGE, "W", "power of all GPUs"),
-}
-"""All metrics, in the order of the file and of the tables."""
+from llm_users.server_metric import E2E, ITL, TPOT, TTFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +44,10 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "draft_tokens": _names("vllm:spec_decode_num_draft_tokens_total"),
         "accepted_tokens": _names("vllm:spec_decode_num_accepted_tokens_total"),
         "requests_finished": _names("vllm:request_success_total"),
-        "ttft_s": _names("vllm:time_to_first_token_seconds"),
-        "itl_s": _names("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
-        "tpot_s": _names("vllm:request_time_per_output_token_seconds"),
-        "e2e_s": _names("vllm:e2e_request_latency_seconds"),
+        TTFT: _names("vllm:time_to_first_token_seconds"),
+        ITL: _names("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+        TPOT: _names("vllm:request_time_per_output_token_seconds"),
+        E2E: _names("vllm:e2e_request_latency_seconds"),
         "queue_time_s": _names("vllm:request_queue_time_seconds"),
         "prefill_time_s": _names("vllm:request_prefill_time_seconds"),
         "decode_time_s": _names("vllm:request_decode_time_seconds"),
@@ -109,9 +62,9 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "cached_prompt_tokens": _names("sglang:cached_tokens_total"),
         "generation_tokens": _names("sglang:generation_tokens_total"),
         "requests_finished": _names("sglang:num_requests_total"),
-        "ttft_s": _names("sglang:time_to_first_token_seconds"),
-        "itl_s": _names("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
-        "e2e_s": _names("sglang:e2e_request_latency_seconds"),
+        TTFT: _names("sglang:time_to_first_token_seconds"),
+        ITL: _names("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
+        E2E: _names("sglang:e2e_request_latency_seconds"),
         "queue_time_s": _names("sglang:queue_time_seconds"),
     },
     "llamacpp": {
@@ -131,7 +84,7 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "generation_tokens": _names("tgi_request_generated_tokens_sum"),
         "requests_finished": _names("tgi_request_success"),
         # tgi_request_mean_time_per_token_duration includes the prefill, so it is not a time per output token.
-        "e2e_s": _names("tgi_request_duration"),
+        E2E: _names("tgi_request_duration"),
         "queue_time_s": _names("tgi_request_queue_duration"),
     },
     "triton": {
@@ -154,12 +107,12 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
         "draft_tokens": _names("trtllm_spec_decode_drafted_tokens_total"),
         "accepted_tokens": _names("trtllm_spec_decode_accepted_tokens_total"),
         "requests_finished": _names("trtllm_request_success_total"),
-        "ttft_s": (
+        TTFT: (
             Source("nv_inference_first_response_histogram_ms", 1e-3),
             Source("trtllm_time_to_first_token_seconds"),
         ),
-        "tpot_s": _names("trtllm_time_per_output_token_seconds"),
-        "e2e_s": _names("trtllm_e2e_request_latency_seconds"),
+        TPOT: _names("trtllm_time_per_output_token_seconds"),
+        E2E: _names("trtllm_e2e_request_latency_seconds"),
         "queue_time_s": _names("trtllm_request_queue_time_seconds"),
         "gpu_utilization": _names("nv_gpu_utilization"),
         "gpu_memory_bytes": _names("nv_gpu_memory_used_bytes"),
@@ -176,10 +129,3 @@ ENGINES: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
 ADDED: Mapping[str, Mapping[str, str]] = {"llamacpp": {"prompt_tokens": "cached_prompt_tokens"}}
 """Counters of an engine that leave out a part, which is another counter: llama.cpp's prompt tokens are the computed
 ones."""
-
-RATIOS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "prefix_cache_hit_rate": (("prefix_cache_hits", "prefix_cache_queries"), ("cached_prompt_tokens", "prompt_tokens")),
-    "speculative_acceptance": (("accepted_tokens", "draft_tokens"),),
-}
-"""Shares that follow from the increases of two counters over a stage, unless the server publishes the share itself. The
-first pair that the server publishes is used."""

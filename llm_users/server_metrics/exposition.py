@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from llm_users.secrets import redact_start
-from llm_users.server_metrics.engines import ADDED, ENGINES, HISTOGRAM, METRICS, Source
+from llm_users.server_metric import HISTOGRAM, METRICS
+from llm_users.server_metrics.engines import ADDED, ENGINES, Source
 
 _MOST_LINES = 5_000
 """The most lines of the table that one answer may have. A server with 30 label sets has fewer."""

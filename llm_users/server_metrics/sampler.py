@@ -16,8 +16,8 @@ from typing import NamedTuple
 import gevent
 
 from llm_users.record import ServerMetricRecord
+from llm_users.server_metric import COUNTER, METRICS
 from llm_users.server_metrics.endpoint import MetricsEndpoint, NoMetrics
-from llm_users.server_metrics.engines import COUNTER, METRICS
 from llm_users.server_metrics.exposition import NotMetrics, Reading, engine_of, read
 from llm_users.server_metrics.stage_window import StageWindow
 

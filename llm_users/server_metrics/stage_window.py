@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from llm_users.record import ServerMetricRecord
-from llm_users.server_metrics.engines import COUNTER, GAUGE, HISTOGRAM, METRICS, RATIOS
+from llm_users.server_metric import COUNTER, GAUGE, HISTOGRAM, METRICS, RATIOS
 from llm_users.server_metrics.exposition import HistogramValue, Reading
 
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99}

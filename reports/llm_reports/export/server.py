@@ -16,8 +16,9 @@ from pandas import DataFrame
 
 from llm_reports.content import Content
 from llm_reports.metrics.groups import Group
-from llm_reports.server_metrics.stages import HISTOGRAM, ServerStage, TimeComparison, server_stages
+from llm_reports.server_metrics.stages import ServerStage, TimeComparison, server_stages
 from llm_users.record import COL, SERVER_METRIC_COLUMNS, cell
+from llm_users.server_metric import HISTOGRAM
 
 CSV_NAME = "server.csv"
 JSON_NAME = "server.json"

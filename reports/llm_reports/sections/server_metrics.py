@@ -8,17 +8,9 @@ from urllib.parse import urlsplit
 
 from llm_reports.sections.numbers import number, with_decimals
 from llm_reports.sections.section import Grid, Section, plain
-from llm_reports.server_metrics.stages import (
-    E2E,
-    ITL,
-    QUANTILES,
-    TPOT,
-    TTFT,
-    ServerStage,
-    TimeComparison,
-    share_of,
-)
+from llm_reports.server_metrics.stages import QUANTILES, ServerStage, TimeComparison, share_of
 from llm_users.record import ServerMetricRecord
+from llm_users.server_metric import E2E, ITL, TPOT, TTFT
 
 TITLE = "The server's own metrics"
 COMPARISON_TITLE = "Client beside server"

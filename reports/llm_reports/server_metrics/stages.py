@@ -19,12 +19,11 @@ from llm_reports.metrics.outcomes import buffered, dropped, succeeded
 from llm_reports.run import Run
 from llm_users.outcome import CLIENT_LIMIT, NOT_CONNECTED
 from llm_users.record import COL, ServerMetricRecord, StageLoad
+from llm_users.server_metric import E2E, HISTOGRAM, ITL, TPOT, TTFT
 
 if TYPE_CHECKING:  # this module does not load pandas
     from pandas import DataFrame
 
-GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
-TTFT, TPOT, ITL, E2E = "ttft_s", "tpot_s", "itl_s", "e2e_s"
 COMPARED = (TTFT, TPOT, ITL, E2E)
 """The times that both sides measure, in the order of the tables."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -32,10 +31,6 @@ ALIKE = 0.01
 """Counts within this share count as equal: the sides may disagree on requests that were cut off at their last token."""
 _ROUNDING_S = 1e-6
 """Files have a resolution of a microsecond or finer."""
-_SHARES = {
-    "prefix_cache_hit_rate": ("prefix_cache_hits", "prefix_cache_queries"),
-    "speculative_acceptance": ("accepted_tokens", "draft_tokens"),
-}
 _COLUMNS = [
     COL.stage, COL.error_code, COL.retries, COL.reconnects, COL.ttft_s, COL.end_to_end_latency_s, COL.last_token_s,
     COL.tpot_s, COL.output_tokens, COL.requested_output_tokens, COL.input_tokens,
@@ -271,11 +266,8 @@ def server_stages(groups: Sequence[Group]) -> list[ServerStage]:
 
 
 def share_of(metrics: Mapping[str, ServerMetricRecord], name: str) -> float:
-    """Return a share of a stage, from its own record or from the increases of its two counters; NaN if unknown."""
-    if name in metrics:
-        return _known(metrics[name].mean)
-    part, whole = (metrics[metric].increase if metric in metrics else None for metric in _SHARES[name])
-    return part / whole if part is not None and whole else math.nan
+    """Return a share of a stage; NaN if unknown."""
+    return _known(metrics[name].mean) if name in metrics else math.nan
 
 
 def _known(value: float | None) -> float:

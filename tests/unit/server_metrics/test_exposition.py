@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from llm_users.server_metrics.engines import ENGINES, METRICS, RATIOS
+from llm_users.server_metric import METRICS, RATIOS
+from llm_users.server_metrics.engines import ENGINES
 from llm_users.server_metrics.exposition import NotMetrics, engine_of, read
 
 CLASSIC, OPEN = "text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0; charset=utf-8"

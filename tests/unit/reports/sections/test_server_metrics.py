@@ -75,6 +75,8 @@ def everything(answered: list[RequestRecord], **values: Any) -> list[ServerMetri
             for name, (mean, most) in gauges.items()
         ),
         *(metric(name, "counter", increase=n, per_s=n / 40, span_s=40.0, **values) for name, n in counters.items()),
+        metric("prefix_cache_hit_rate", "gauge", mean=22_000 / 55_000, **values),
+        metric("speculative_acceptance", "gauge", mean=1500 / 2000, **values),
         *(histogram(name, list(times_s), **values) for name, times_s in times.items()),
     ]
 
