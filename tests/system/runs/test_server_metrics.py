@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import threading
 import time
 import urllib.request
 from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,48 @@ def test_a_server_that_stops_answering_gets_one_note_and_the_run_goes_on(locust:
     (note,) = [note for note in done.manifest["notes"] if "metrics" in note]
     assert f"{port.root}/metrics did not answer within 2 s; the run continues" in note
     assert len(done.rows("stages")) == 1
+
+
+def test_a_run_that_is_ended_while_the_server_is_read_keeps_the_stage(locust: Locust) -> None:
+    with (
+        launch(f"{SPEC},metrics=vllm", max_seconds=60) as simulator,
+        SlowCopy(f"{simulator.url.removesuffix('/v1')}/metrics", 1.5) as copy,
+    ):
+        running = locust.start("--host", simulator.url, *LOAD, "--llm-server-metrics", copy.url)
+        running.await_rows(31)
+        time.sleep(0.3)  # stage 1 is over, and its last reading takes 1.5 s
+        running.interrupt()
+        done = running.finish()
+    assert done.code == 3
+    (stage,) = done.rows("stages")
+    assert (stage["stage"], stage["requests_measured"]) == ("1", "30")
+    assert metrics_of(done)[1, "requests_finished"]["increase"] == 31
+
+
+class SlowCopy:
+    """A server that copies the metrics of another one, each time after a delay."""
+
+    def __init__(self, source: str, delay_s: float) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                time.sleep(delay_s)
+                body = urllib.request.urlopen(source, timeout=5).read()
+                self.send_response(200)
+                self.send_header("content-type", "text/plain")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                """Log nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
+
+    def __enter__(self) -> SlowCopy:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()
