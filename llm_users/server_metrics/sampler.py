@@ -95,12 +95,16 @@ class ServerMetrics:
         for server in self._servers:
             server.starts(stage)
 
-    def stage_ends(self, stage: int, run_id: str) -> list[ServerMetricRecord]:
-        """Read all metrics after the last request of a stage, and return its rows. Waits up to ``TIMEOUT_S``."""
-        ended_s = time.monotonic()
+    def stage_ends(self, stage: int, run_id: str, *, is_idle: bool = True) -> list[ServerMetricRecord]:
+        """Read all metrics after the last request of a stage, and return its rows. Waits up to ``TIMEOUT_S``.
+
+        Unless the server is idle, the stage ends and the next one begins with this reading.
+        """
+        ended_s = time.monotonic() if is_idle else None
         for server in self._servers:
-            server.stops_sampling()
-        gevent.sleep(_SETTLE_S)
+            server.stops_sampling(is_idle=is_idle)
+        if is_idle:
+            gevent.sleep(_SETTLE_S)
         gevent.joinall([gevent.spawn(server.read_all) for server in self._servers])
         self._report()
         rows = []
@@ -150,6 +154,8 @@ class _Watched:
         self.reported = False
         self._failures = 0
         self._whole: Reading | None = None
+        self._whole_s = 0.0
+        self._was_idle = True
         self._last: tuple[float, Reading] | None = None
         self._windows: dict[int, StageWindow] = {}
         self._sampled: StageWindow | None = None
@@ -173,6 +179,7 @@ class _Watched:
     def read_all(self) -> None:
         """Read all metrics. After a failure the reading before the next stage is missing."""
         self._whole = self._read(histograms=True)
+        self._whole_s = time.monotonic()
 
     def sample(self) -> dict[str, float] | None:
         """Read gauges and counters, and return them with the counters as rates. None after a failure."""
@@ -196,14 +203,17 @@ class _Watched:
     def starts(self, stage: int) -> None:
         """Open a stage, unless the reading before it is missing."""
         if self._whole is not None:
-            self._windows[stage] = self._sampled = StageWindow(self._whole, time.monotonic())
+            self._windows[stage] = self._sampled = StageWindow(
+                self._whole, time.monotonic() if self._was_idle else self._whole_s
+            )
 
-    def stops_sampling(self) -> None:
-        """Note that the last request of the stage has ended: later readings show the idle server."""
-        self._sampled = None
+    def stops_sampling(self, *, is_idle: bool) -> None:
+        """Note that the last request of the stage has ended. Later readings show the idle server, or the next stage."""
+        self._sampled, self._was_idle = None, is_idle
 
-    def ends(self, stage: int, ended_s: float, run_id: str) -> tuple[list[ServerMetricRecord], str]:
-        """Return the rows of a stage, and why figures are missing."""
+    def ends(self, stage: int, ended_s: float | None, run_id: str) -> tuple[list[ServerMetricRecord], str]:
+        """Return the rows of a stage that ended at ``ended_s``, or with the last reading, and why some are missing."""
+        ended_s = self._whole_s if ended_s is None else ended_s
         window = self._windows.pop(stage, None)
         if window is None:
             return [], ""

@@ -74,8 +74,11 @@ class RunObserver:
     def stage_starts(self, stage: int) -> None:
         """Process that the users of a stage are let through now. The method must not wait."""
 
-    def stage_ends(self, stage: int) -> None:
-        """Process that all requests of a stage have ended and their rows have arrived. The run waits for the return."""
+    def stage_ends(self, stage: int, *, is_idle: bool) -> None:
+        """Process that all requests of a stage have ended and their rows have arrived. The run waits for the return.
+
+        ``is_idle``: no request is in flight. Otherwise the number of users changed, and requests of the next stage run.
+        """
 
     def run_ends(self) -> None:
         """Process the end of a run."""
@@ -975,7 +978,7 @@ class Coordinator:
         assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
         totals = [assignment.totals for assignment in assignments if assignment.totals is not None]
         self._pool.recover()
-        self._observer.stage_ends(plan.stage)
+        self._observer.stage_ends(plan.stage, is_idle=plan is not self._earlier)
         record = self._pool.writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._pool.tell_of(record)
         for listener in self._stage_listeners:
