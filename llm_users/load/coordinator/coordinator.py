@@ -583,6 +583,8 @@ class Coordinator:
         """Write a text to the log and into the manifest of this run, once."""
         if self._current_pool is not None:
             self._current_pool.say(text, is_warning=is_warning)
+            if self.writer is not None and not self.active:  # the manifest of the run is complete without the note
+                self.writer.write_manifest()
 
     def note_for_next(self, text: str) -> None:
         """Add a text to the manifest of the active run, or of the next run if none is active."""
