@@ -228,6 +228,8 @@ class _Watched:
         try:
             body, content_type = self.source.get()
             reading = read(body, content_type, engine=self.engine, histograms=histograms)
+            if not reading.values and engine_of(body) != self.engine:
+                raise NotMetrics(f"answers without metrics of {self.engine}")
         except (NoMetrics, NotMetrics) as error:
             self._failures += 1
             self.problem = str(error)

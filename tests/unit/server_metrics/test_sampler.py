@@ -137,3 +137,12 @@ def test_a_slow_server_does_not_delay_the_samples_of_another(wire: Wire) -> None
     metrics.stop()
     assert len(metrics.samples_since(0)) >= 8
     assert {sample.server for sample in metrics.samples_since(0)} == {quick.url}
+
+
+def test_an_answer_that_has_lost_its_metrics_is_a_failure(wire: Wire) -> None:
+    body = b"# TYPE other_total counter\nother_total 1\n"
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    run = Run(wire, text(100), [send(head + body)], interval_s=60)
+    assert run.stage(1) == {}
+    run.metrics.stop()
+    assert run.notes == [f"stage 1 has no figures of the server: {run.url} answers without metrics of vllm"]
