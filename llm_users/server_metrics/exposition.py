@@ -39,6 +39,8 @@ OPENMETRICS = "application/openmetrics-text"
 
 _EXEMPLAR = re.compile(rb"(?<=[\dfN]) # \{.*")
 """An exemplar follows the value of its sample."""
+_PROCESS_START = re.compile(rb"\nprocess_start_time_seconds ([0-9.eE+]{1,40})[ \r\n]")
+"""A sample that the Prometheus clients of most languages publish without labels."""
 _PARTS = ("_bucket", "_sum", "_count")
 
 
@@ -57,11 +59,15 @@ class HistogramValue:
 
 @dataclass(slots=True)
 class Reading:
-    """What one answer says: the values of gauges and counters and the histograms, by our names of the metrics."""
+    """What one answer says: the values of gauges and counters and the histograms, by our names of the metrics.
+
+    ``started_s`` is the Unix time at which the server's process started; ``None`` if the server does not publish it.
+    """
 
     engine: str
     values: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, HistogramValue] = field(default_factory=dict)
+    started_s: float | None = None
 
 
 def engine_of(body: bytes) -> str | None:
@@ -78,7 +84,7 @@ def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Re
     Raises ``NotMetrics``.
     """
     samples = _samples_of(_lines(body, _WHOLE[engine] if histograms else _VALUES[engine]), content_type)
-    reading = Reading(engine)
+    reading = Reading(engine, started_s=_started_s(body) if histograms else None)
     for name, sources in ENGINES[engine].items():
         for source in sources:
             if METRICS[name].kind == HISTOGRAM:
@@ -91,6 +97,14 @@ def read(body: bytes, content_type: str, *, engine: str, histograms: bool) -> Re
         if name in reading.values:
             reading.values[name] += reading.values.get(part, 0.0)
     return reading
+
+
+def _started_s(body: bytes) -> float | None:
+    found = _PROCESS_START.search(b"\n" + body)
+    try:
+        return float(found[1]) if found else None
+    except ValueError:
+        return None
 
 
 def _lines(body: bytes, pattern: re.Pattern[bytes]) -> list[bytes]:

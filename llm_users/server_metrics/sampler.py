@@ -68,7 +68,8 @@ class ServerMetrics:
             elif asked:
                 note(f"the server's metrics are not read: {server.source.url} {server.problem}")
         self._servers = [server for server in watched if server.engine]
-        self._greenlet = gevent.spawn(self._watch) if self._servers else None
+        self._noted: set[tuple[str, str]] = set()
+        self._greenlets = [gevent.spawn(self._watch, server) for server in self._servers]
 
     @property
     def about(self) -> dict[str, str]:
@@ -94,36 +95,41 @@ class ServerMetrics:
         for server in self._servers:
             server.starts(stage)
 
-    def stage_ends(self, stage: int, run_id: str) -> list[ServerMetricRecord]:
-        """Read all metrics after the last request of a stage, and return its rows. Waits up to ``TIMEOUT_S``."""
-        ended_s = time.monotonic()
-        gevent.sleep(_SETTLE_S)
+    def stage_ends(self, stage: int, run_id: str, *, is_idle: bool = True) -> list[ServerMetricRecord]:
+        """Read all metrics after the last request of a stage, and return its rows. Waits up to ``TIMEOUT_S``.
+
+        Unless the server is idle, the stage ends and the next one begins with this reading.
+        """
+        ended_s = time.monotonic() if is_idle else None
+        for server in self._servers:
+            server.stops_sampling(is_idle=is_idle)
+        if is_idle:
+            gevent.sleep(_SETTLE_S)
         gevent.joinall([gevent.spawn(server.read_all) for server in self._servers])
         self._report()
         rows = []
         for server in self._servers:
             found, problem = server.ends(stage, ended_s, run_id)
             rows += found
-            if problem and not server.gave_up:
+            if problem and not server.gave_up and (server.source.url, problem) not in self._noted:
+                self._noted.add((server.source.url, problem))
                 self._note(f"stage {stage} has no figures of the server: {server.source.url} {problem}")
         return rows
 
     def stop(self) -> None:
         """Stop sampling and close the connections."""
         self._stopped = True
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        gevent.killall(self._greenlets)
         for server in self._servers:
             server.source.close()
 
-    def _watch(self) -> None:
+    def _watch(self, server: _Watched) -> None:
         while not self._stopped:
             gevent.sleep(self._interval_s)
-            for server in self._servers:
-                values = server.sample()
-                if values:
-                    self._numbers += 1
-                    self._samples.append(Sample(self._numbers, time.time(), server.source.url, server.engine, values))
+            values = server.sample()
+            if values:
+                self._numbers += 1
+                self._samples.append(Sample(self._numbers, time.time(), server.source.url, server.engine, values))
             while self._samples and self._samples[0].time_s < time.time() - _KEPT_S:
                 self._samples.popleft()
             self._report()
@@ -148,8 +154,11 @@ class _Watched:
         self.reported = False
         self._failures = 0
         self._whole: Reading | None = None
+        self._whole_s = 0.0
+        self._was_idle = True
         self._last: tuple[float, Reading] | None = None
         self._windows: dict[int, StageWindow] = {}
+        self._sampled: StageWindow | None = None
 
     @property
     def gave_up(self) -> bool:
@@ -170,16 +179,18 @@ class _Watched:
     def read_all(self) -> None:
         """Read all metrics. After a failure the reading before the next stage is missing."""
         self._whole = self._read(histograms=True)
+        self._whole_s = time.monotonic()
 
     def sample(self) -> dict[str, float] | None:
         """Read gauges and counters, and return them with the counters as rates. None after a failure."""
+        window = self._sampled
         reading = self._read(histograms=False)
         if reading is None:
             self._last = None
             return None
         now_s, earlier = time.monotonic(), self._last
         self._last = now_s, reading
-        for window in self._windows.values():
+        if window is not None and window is self._sampled:  # the stage had begun before and has not ended since
             window.add(reading)
         values = {}
         for name, value in reading.values.items():
@@ -192,17 +203,24 @@ class _Watched:
     def starts(self, stage: int) -> None:
         """Open a stage, unless the reading before it is missing."""
         if self._whole is not None:
-            self._windows[stage] = StageWindow(self._whole, time.monotonic())
+            self._windows[stage] = self._sampled = StageWindow(
+                self._whole, time.monotonic() if self._was_idle else self._whole_s
+            )
 
-    def ends(self, stage: int, ended_s: float, run_id: str) -> tuple[list[ServerMetricRecord], str]:
-        """Return the rows of a stage, and why figures are missing."""
+    def stops_sampling(self, *, is_idle: bool) -> None:
+        """Note that the last request of the stage has ended. Later readings show the idle server, or the next stage."""
+        self._sampled, self._was_idle = None, is_idle
+
+    def ends(self, stage: int, ended_s: float | None, run_id: str) -> tuple[list[ServerMetricRecord], str]:
+        """Return the rows of a stage that ended at ``ended_s``, or with the last reading, and why some are missing."""
+        ended_s = self._whole_s if ended_s is None else ended_s
         window = self._windows.pop(stage, None)
         if window is None:
             return [], ""
         if self._whole is None:
             return [], self.problem
         rows = window.records(self._whole, ended_s, run_id=run_id, stage=stage, server=self.source.url)
-        return rows, "restarted its counters" if window.restarted(self._whole) else ""
+        return rows, "was restarted, or several servers answer there" if window.restarted(self._whole) else ""
 
     def _read(self, *, histograms: bool) -> Reading | None:
         if self.gave_up:
@@ -210,6 +228,8 @@ class _Watched:
         try:
             body, content_type = self.source.get()
             reading = read(body, content_type, engine=self.engine, histograms=histograms)
+            if not reading.values and engine_of(body) != self.engine:
+                raise NotMetrics(f"answers without metrics of {self.engine}")
         except (NoMetrics, NotMetrics) as error:
             self._failures += 1
             self.problem = str(error)

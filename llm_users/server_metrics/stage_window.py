@@ -17,28 +17,33 @@ class StageWindow:
     """Collects the readings of one server over one stage.
 
     ``before`` is the last reading before the first request of the stage. ``began_s`` is the time at which users may
-    start, on the clock of ``add`` and ``records``: the server was idle between that reading and this time, so rates
-    count from ``began_s``.
+    start, on the clock of ``records``: the server was idle between that reading and this time, so rates count from
+    ``began_s``.
     """
 
     def __init__(self, before: Reading, began_s: float) -> None:
         self._before = before
         self._began_s = began_s
         self._gauges: defaultdict[str, list[float]] = defaultdict(list)
+        self._last = before
+        self._went_back = False
 
     def add(self, reading: Reading) -> None:
         """Add a reading between the first and the last request."""
         for name, value in reading.values.items():
             if METRICS[name].kind == GAUGE:
                 self._gauges[name].append(value)
+        self._went_back = self._went_back or _goes_back(self._last, reading)
+        self._last = reading
 
     def restarted(self, after: Reading) -> bool:
-        """Return whether a counter went backwards, which means that the server was restarted."""
-        earlier, later = self._before, after
-        names = [name for name in earlier.values.keys() & later.values.keys() if METRICS[name].kind == COUNTER]
-        return any(later.values[name] < earlier.values[name] for name in names) or any(
-            later.histograms[name].count < earlier.histograms[name].count
-            for name in earlier.histograms.keys() & later.histograms.keys()
+        """Return whether the server was restarted, or another server answered: its process has another start time, or a
+        counter went backwards from one reading to the next."""
+        times_s = (self._before.started_s, after.started_s)
+        return (
+            self._went_back
+            or (None not in times_s and times_s[0] != times_s[1])
+            or any(_goes_back(earlier, after) for earlier in (self._before, self._last))
         )
 
     def records(
@@ -68,6 +73,14 @@ class StageWindow:
         row.scrapes = len(values)
         row.mean, row.minimum, row.maximum = math.fsum(values) / len(values), min(values), max(values)
         return True
+
+
+def _goes_back(earlier: Reading, later: Reading) -> bool:
+    names = [name for name in earlier.values.keys() & later.values.keys() if METRICS[name].kind == COUNTER]
+    return any(later.values[name] < earlier.values[name] for name in names) or any(
+        later.histograms[name].count < earlier.histograms[name].count
+        for name in earlier.histograms.keys() & later.histograms.keys()
+    )
 
 
 def _fill_ratio(rows: Mapping[str, ServerMetricRecord], name: str, parts: tuple[str, str]) -> bool:

@@ -7,6 +7,7 @@ buckets are those of vLLM 0.32. The simulator serves all requests at once: ``num
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
@@ -54,6 +55,7 @@ class ServerMetrics:
 
     def __init__(self, spec: Spec) -> None:
         self._capacity = spec.capacity
+        self._started_s = time.time()
         model = spec.model.replace("\\", r"\\").replace('"', r"\"")
         self._labels = f'engine="0",model_name="{model}"'
         self._prompt_tokens = 0
@@ -96,6 +98,8 @@ class ServerMetrics:
         """Return the metrics in Prometheus' text format."""
         usage = min(1.0, running / self._capacity) if self._capacity else 0.0
         lines = [
+            "# TYPE process_start_time_seconds gauge",
+            f"process_start_time_seconds {self._started_s!r}",
             *self._lines("vllm:num_requests_running", "gauge", running),
             *self._lines("vllm:num_requests_waiting", "gauge", 0),
             *self._lines("vllm:kv_cache_usage_perc", "gauge", usage),

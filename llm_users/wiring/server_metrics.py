@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from llm_users.collect.writer import RunWriter
 from llm_users.load.coordinator.coordinator import RunObserver
 from llm_users.options.table import Options
+from llm_users.outcome import CLIENT_LIMIT, NOT_CONNECTED
 from llm_users.record import RequestRecord, ServerMetricRecord
 from llm_users.server_metrics.endpoint import TIMEOUT_S, MetricsEndpoint
 from llm_users.server_metrics.sampler import Sample, ServerMetrics
@@ -24,16 +25,26 @@ _COUNTS_DIFFER = 0.01
 
 @dataclass(slots=True)
 class _Sent:
-    """What the rows of a stage say. The tokens are None if a row has no count of the server."""
+    """What the rows of a stage say: how many requests were sent (or sent again), how many succeeded, and their tokens.
+
+    The tokens are None if a row has no count of the server, or if a request was sent again.
+    """
 
     requests: int = 0
+    ok: int = 0
     input_tokens: int | None = 0
     output_tokens: int | None = 0
 
     def add(self, record: RequestRecord) -> None:
-        if record.started_at is None or (record.http_status or 200) != 200:
+        if record.started_at is None or record.error_code in (NOT_CONNECTED, CLIENT_LIMIT):
+            return  # the server has not received the request
+        again = (record.retries or 0) + (record.reconnects or 0)
+        self.requests += 1 + again
+        self.ok += record.ok
+        if (record.http_status or 200) != 200:
             return  # the server has not served the request
-        self.requests += 1
+        if again:
+            self.input_tokens = self.output_tokens = None
         self.input_tokens = _added(self.input_tokens, record.input_tokens, record.input_tokens_source)
         self.output_tokens = _added(
             self.output_tokens,
@@ -58,6 +69,8 @@ class RunServerMetrics(RunObserver):
         self._writer: RunWriter | None = None
         self._note: Callable[[str], None] | None = None
         self._sent: defaultdict[int, _Sent] = defaultdict(_Sent)
+        self._noted: set[str] = set()
+        self._was_idle = True
 
     def latest(self) -> list[Sample]:
         """Return the last sample of each server of the present or last run."""
@@ -77,6 +90,8 @@ class RunServerMetrics(RunObserver):
         self.run_ends()
         self._writer, self._note = writer, note
         self._sent.clear()
+        self._noted.clear()
+        self._was_idle = True
         urls = self._urls(options)
         tls = TlsSettings.parse(options.client_cert, insecure=options.insecure)
         pool = Pool(TIMEOUT_S, tls=tls, proxies=Proxies(loopback=options.proxy_loopback))
@@ -93,14 +108,22 @@ class RunServerMetrics(RunObserver):
         if self._metrics is not None:
             self._metrics.stage_starts(stage)
 
-    def stage_ends(self, stage: int) -> None:
-        """Write the rows of a stage, and note counts that differ from those of the rows."""
+    def stage_ends(self, stage: int, *, is_idle: bool) -> None:
+        """Write the rows of a stage, and note the first counts of a kind that differ from those of the rows.
+
+        If the server was not idle before and after the stage, its counts include requests of another stage.
+        """
+        was_idle, self._was_idle = self._was_idle, is_idle
         if self._metrics is None or self._writer is None or self._note is None:
             return
-        rows = self._metrics.stage_ends(stage, self._writer.run_id)
+        rows = self._metrics.stage_ends(stage, self._writer.run_id, is_idle=is_idle)
         self._writer.add_server_metrics(rows)
-        if rows and (text := _difference(stage, rows, self._sent[stage])):
-            self._note(text)
+        if not (rows and was_idle and is_idle):
+            return
+        kind, text = _difference(rows, self._sent[stage])
+        if text and kind not in self._noted:
+            self._noted.add(kind)
+            self._note(f"stage {stage}: {text}")
 
     def run_ends(self) -> None:
         """Stop sampling."""
@@ -120,16 +143,21 @@ class RunServerMetrics(RunObserver):
         return list(urls)
 
 
-def _difference(stage: int, rows: list[ServerMetricRecord], sent: _Sent) -> str:
-    """Return how the server's counts differ from those of the rows, or ""."""
+def _difference(rows: list[ServerMetricRecord], sent: _Sent) -> tuple[str, str]:
+    """Return how the server's counts differ from those of the rows: the kind of the difference and a text, or ""."""
     increases: defaultdict[str, float] = defaultdict(float)
     for row in rows:
         increases[row.metric] += row.increase or 0.0
     finished = increases.get("requests_finished", increases.get("e2e_s"))
     if finished is not None and finished > sent.requests:
-        return (
-            f"stage {stage}: the server finished {finished:.0f} requests and the rows have {sent.requests}: other "
-            "clients used the server too, so its metrics include their requests"
+        return "more", (
+            f"the server finished {finished:.0f} requests and the rows have {sent.requests}: other clients used the "
+            "server too, so its metrics include their requests"
+        )
+    if finished is not None and finished < (1 - _COUNTS_DIFFER) * sent.ok:
+        return "fewer", (
+            f"the server finished {finished:.0f} requests and the rows have {sent.ok} successful ones: other servers, "
+            "whose metrics are not read, answered the rest; give the URLs of all servers with --llm-server-metrics"
         )
     parts = []
     for metric, name, counted in (
@@ -139,4 +167,4 @@ def _difference(stage: int, rows: list[ServerMetricRecord], sent: _Sent) -> str:
         if counted and metric in increases and abs(increases[metric] - counted) > _COUNTS_DIFFER * counted:
             share = (increases[metric] - counted) / counted
             parts.append(f"{increases[metric]:.0f} {name} tokens instead of {counted} ({share:+.1%})")
-    return f"stage {stage}: the server's metrics count {' and '.join(parts)} in the rows" if parts else ""
+    return "tokens", f"the server's metrics count {' and '.join(parts)} in the rows" if parts else ""

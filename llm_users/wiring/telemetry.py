@@ -7,14 +7,17 @@ have their own exporter, which is created after the fork. OpenTelemetry is impor
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from locust.runners import WorkerRunner
 
 from llm_users.load.coordinator.coordinator import Coordinator
 from llm_users.load.protocol.stage import StageTotals
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 5.0
-"""Maximum time for the last export at the end of a run."""
+"""Maximum time for the last exports of a process at the end of a run, all together."""
 
 _AFTER_FAILURE_S = 0.5
-"""The same if the receiver has not answered before."""
+"""The time for one of them if the receiver has not answered before, or if no time is left."""
 
 _PROTOCOLS = tuple(f"OTEL_EXPORTER_OTLP_{signal}PROTOCOL" for signal in ("", "TRACES_", "METRICS_", "LOGS_"))
 
@@ -130,7 +133,10 @@ class _ExportFailures(logging.Filter):
         super().__init__()
         self.count = 0
         self.is_noted = False
+        self.has_tracing = False
+        """Whether this process sends spans and metrics."""
         self._is_troubled = False
+        self._left_s = FLUSH_S
 
     def install(self) -> None:
         for name in _EXPORTER_LOGGERS:
@@ -151,10 +157,18 @@ class _ExportFailures(logging.Filter):
         """Note that the receiver has accepted data."""
         self._is_troubled = False
 
-    @property
-    def flush_s(self) -> float:
-        """Return how long the last export of a run may take."""
-        return _AFTER_FAILURE_S if self._is_troubled else FLUSH_S
+    def begin_last_exports(self) -> None:
+        """Allow ``FLUSH_S`` for the exports at the end of a run."""
+        self._left_s = FLUSH_S
+
+    @contextlib.contextmanager
+    def last_export(self) -> Iterator[float]:
+        """Measure one of the last exports. Gives the time that it may take."""
+        began_s = time.monotonic()
+        try:
+            yield _AFTER_FAILURE_S if self._is_troubled else max(_AFTER_FAILURE_S, self._left_s)
+        finally:
+            self._left_s -= time.monotonic() - began_s
 
     def note(self, what: str) -> str:
         """Return the note about data that could not be exported."""
@@ -174,11 +188,15 @@ _failures = _ExportFailures()
 
 
 class WorkerTracing:
-    """The spans of one process that sends requests. See ``load.worker.context.Tracing``."""
+    """The spans of one process that sends requests. See ``load.worker.context.Tracing``.
 
-    def __init__(self, spans: RequestSpans, sender: SpanSender) -> None:
+    ``is_alone``: another process, the coordinator, sends the metrics. Otherwise both share one note and ``FLUSH_S``.
+    """
+
+    def __init__(self, spans: RequestSpans, sender: SpanSender, *, is_alone: bool) -> None:
         self._spans = spans
         self._sender = sender
+        self._is_alone = is_alone
         self._noted = 0
 
     def begin(self, record: RequestRecord) -> OpenSpan:
@@ -186,10 +204,12 @@ class WorkerTracing:
 
     def end_run(self, note: Callable[[str], None]) -> None:
         """Send the spans of the run within ``FLUSH_S``. Note if some were lost."""
-        is_sent = self._sender.flush(_failures.flush_s)
+        _failures.begin_last_exports()
+        with _failures.last_export() as limit_s:
+            is_sent = self._sender.flush(limit_s)
         lost = self._sender.lost + (0 if is_sent else self._sender.unsent)
         if lost > self._noted:
-            note(_failures.note("spans"))
+            note(_failures.note("spans" if self._is_alone else "spans and possibly metrics"))
             self._noted = lost
 
 
@@ -227,7 +247,9 @@ def start_tracing(environment: Any) -> WorkerTracing | None:
 
     sender = SpanSender(export)
     sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler  # of OTEL_TRACES_SAMPLER
-    return WorkerTracing(RequestSpans(sampler, sender.add), sender)
+    is_alone = isinstance(environment.runner, WorkerRunner)
+    _failures.has_tracing = not is_alone
+    return WorkerTracing(RequestSpans(sampler, sender.add), sender, is_alone=is_alone)
 
 
 class RunMetrics:
@@ -262,8 +284,11 @@ class RunMetrics:
     def end_run(self, note: Callable[[str], None]) -> None:
         """Send the metrics of the run within ``FLUSH_S``. Note if the receiver did not accept them."""
         before = _failures.count
+        if not _failures.has_tracing:  # otherwise the export of the spans was the first
+            _failures.begin_last_exports()
         flushing = gevent.spawn(self._flush)
-        flushing.join(_failures.flush_s)
+        with _failures.last_export() as limit_s:
+            flushing.join(limit_s)
         is_sent = flushing.ready() and flushing.value and _failures.count == before
         if not is_sent and not _failures.is_noted:
             note(_failures.note("metrics"))
@@ -345,5 +370,6 @@ def close_providers() -> None:
         if hasattr(provider, "force_flush") and hasattr(provider, "shutdown"):
             atexit.unregister(provider.shutdown)
             flushing.append(gevent.spawn(provider.force_flush))
-    gevent.joinall(flushing, timeout=_failures.flush_s)
+    with _failures.last_export() as limit_s:
+        gevent.joinall(flushing, timeout=limit_s)
     gevent.killall(flushing, block=False)

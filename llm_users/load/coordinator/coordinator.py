@@ -74,8 +74,11 @@ class RunObserver:
     def stage_starts(self, stage: int) -> None:
         """Process that the users of a stage are let through now. The method must not wait."""
 
-    def stage_ends(self, stage: int) -> None:
-        """Process that all requests of a stage have ended and their rows have arrived. The run waits for the return."""
+    def stage_ends(self, stage: int, *, is_idle: bool) -> None:
+        """Process that all requests of a stage have ended and their rows have arrived. The run waits for the return.
+
+        ``is_idle``: no request is in flight. Otherwise the number of users changed, and requests of the next stage run.
+        """
 
     def run_ends(self) -> None:
         """Process the end of a run."""
@@ -140,10 +143,10 @@ class Coordinator:
         self._others_said = False
         self._watching: gevent.Greenlet[[], None] | None = None
         self._alone_since: float | None = None  # no worker has answered since this time
-        self._earlier: StagePlan | None = None  # a replaced free stage that still has requests in flight
-        self._measured = 0  # measured requests of finished free stages
+        self._earlier: StagePlan | None = None  # a replaced free stage that is not closed yet
+        self._closing: gevent.Greenlet[[], None] | None = None  # closes the last stage that ended
+        self._measured = self._closed_stage = 0  # measured requests of finished free stages; the last stage closed
         self._last: StageRecord | None = None
-        self._closed_stage = 0
 
         # The present stage. ``_announce`` sets these values for each stage.
         self._plan = _NO_STAGE  # between runs
@@ -273,18 +276,23 @@ class Coordinator:
         if self._admitted and not self._stage_ended and self._sequence.enough():
             self._end_stage()
         if self.workers.all_done and (self.workers.present or self._alone_for_long):
-            self._close_stage()
-            spec = self._sequence.next(self._last) if self._ending is None else None
-            if spec is None:
-                self.ended_by_itself = True
-                return None
-            if over_budget := self._budget.plan(
-                plan.stage + 1, spec.most(self.options), free=False, lengths=spec.load.lengths
-            ):
-                self._end_for_budget(over_budget)
-                self.ended_by_itself = True
-                return None
-            self._announce(plan.stage + 1, spec, free=False)
+            self._begin_close(self._close_stage).get()
+            return self._next_stage(plan.stage + 1)
+        return self._wanted()
+
+    def _next_stage(self, number: int) -> tuple[int, float] | None:
+        """Announce the next stage. Return what Locust shall do, as ``tick``."""
+        if self._finishing or not self.active:  # the run was ended while the stage before was closed
+            return self._wanted() if self.active else None
+        spec = self._sequence.next(self._last) if self._ending is None else None
+        if spec is None:
+            self.ended_by_itself = True
+            return None
+        if over_budget := self._budget.plan(number, spec.most(self.options), free=False, lengths=spec.load.lengths):
+            self._end_for_budget(over_budget)
+            self.ended_by_itself = True
+            return None
+        self._announce(number, spec, free=False)
         return self._wanted()
 
     def _progress(self, now: float) -> str:
@@ -368,11 +376,7 @@ class Coordinator:
             pool.fall_short(f"the run was ended {where}, before everything requested was measured")
         self.workers.settle()
         self._stop_gathering_timer()
-        self._close_earlier()
-        if self._closed_stage != self._plan.stage and pool.writer.book.started:
-            self._close_stage()
-        else:
-            pool.recover()
+        self._close_open_stages()
         self._closed_stage, self._plan = 0, _NO_STAGE
         self._judge_failures()
         self._observer.run_ends()
@@ -579,6 +583,8 @@ class Coordinator:
         """Write a text to the log and into the manifest of this run, once."""
         if self._current_pool is not None:
             self._current_pool.say(text, is_warning=is_warning)
+            if self.writer is not None and not self.active:  # the manifest of the run is complete without the note
+                self.writer.write_manifest()
 
     def note_for_next(self, text: str) -> None:
         """Add a text to the manifest of the active run, or of the next run if none is active."""
@@ -936,27 +942,45 @@ class Coordinator:
 
     def _close_earlier_if_done(self) -> None:
         """Close the stage before the present free one when all workers have reported it."""
-        if self._earlier is None:
+        if self._earlier is None or self._finishing:
             return
         for worker in self.workers:
             assignment = worker.assignments.get(self._earlier.stage)
             owes_totals = assignment is not None and assignment.admitted and assignment.totals is None
             if owes_totals and not (worker.lost or worker.final):
                 return
-        self._close_earlier()
-        self._go_when_gathered()
+        self._begin_close(self._close_earlier)
 
     def _close_earlier(self) -> None:
-        plan, self._earlier = self._earlier, None
-        if plan is not None:
-            self._measured += sum(worker.started_measured(plan.stage) for worker in self.workers)
-            self._finish_record(plan)
+        if self._earlier is None:
+            return
+        self._measured += sum(worker.started_measured(self._earlier.stage) for worker in self.workers)
+        self._finish_record(self._earlier)
+        self._earlier = None  # the present stage may start only now
+        if not self._finishing:
+            self._go_when_gathered()
+
+    def _begin_close(self, close: Callable[[], None]) -> gevent.Greenlet[[], None]:
+        """Close a stage in another greenlet, because Locust may kill the present one while the observer waits."""
+        if self._closing is None or self._closing.ready():
+            self._closing = gevent.spawn(close)
+        return self._closing
+
+    def _close_open_stages(self) -> None:
+        """Close the stages that are still open at the end of a run."""
+        if self._closing is not None:
+            self._closing.join()
+        self._close_earlier()
+        if self._closed_stage != self._plan.stage and self._pool.writer.book.started:
+            self._close_stage()
+        else:
+            self._pool.recover()
 
     def _finish_record(self, plan: StagePlan) -> tuple[StageRecord, list[StageTotals]]:
         assignments = [worker.assignments[plan.stage] for worker in self.workers if plan.stage in worker.assignments]
         totals = [assignment.totals for assignment in assignments if assignment.totals is not None]
         self._pool.recover()
-        self._observer.stage_ends(plan.stage)
+        self._observer.stage_ends(plan.stage, is_idle=plan is not self._earlier)
         record = self._pool.writer.finish_stage(plan.stage, plan.load, totals, asked=plan.concurrency_asked)
         self._pool.tell_of(record)
         for listener in self._stage_listeners:

@@ -167,6 +167,12 @@ def _doubts(stages: Sequence[ServerStage], names: Sequence[str]) -> Iterator[str
     """Yield a note for each reason to doubt a difference."""
     for name, stage in zip(names, stages, strict=True):
         where = _where(stage, name)
+        if stage.overlaps:
+            yield (
+                f"{where}: the number of users changed while requests were in flight, so the server's figures include "
+                "some requests of the stage before or after. Its times are not comparable with the client's."
+            )
+            continue
         if stage.used_by_others:
             yield (
                 f"{where}: the server counted {stage.seen:,} requests, but the client sent only {stage.sent:,}. Others "
@@ -199,7 +205,7 @@ def _doubts(stages: Sequence[ServerStage], names: Sequence[str]) -> Iterator[str
 
 def _token_notes(stages: Sequence[ServerStage], names: Sequence[str]) -> Iterator[str]:
     for name, stage in zip(names, stages, strict=True):
-        for counts in stage.token_counts if not stage.used_by_others else ():
+        for counts in () if stage.used_by_others or stage.overlaps else stage.token_counts:
             if counts.differ:
                 yield (
                     f"{_where(stage, name)}: the server counted {counts.server:,.0f} {counts.kind} tokens, the client "

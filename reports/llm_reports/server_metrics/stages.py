@@ -33,7 +33,7 @@ _ROUNDING_S = 1e-6
 """Files have a resolution of a microsecond or finer."""
 _COLUMNS = [
     COL.stage, COL.error_code, COL.retries, COL.reconnects, COL.ttft_s, COL.end_to_end_latency_s, COL.last_token_s,
-    COL.tpot_s, COL.output_tokens, COL.requested_output_tokens, COL.input_tokens,
+    COL.tpot_s, COL.phase, COL.output_tokens, COL.requested_output_tokens, COL.input_tokens,
 ]  # fmt: skip
 _PER_REQUEST = (TTFT, TPOT, E2E, "requests_finished")
 
@@ -109,7 +109,7 @@ class TimeComparison:
     client: ClientTimes
     server: ServerTimes
     others: bool
-    """Whether others used the server in the stage."""
+    """Whether the server's figures include requests of other clients or of another stage."""
 
     @property
     def same_requests(self) -> bool:
@@ -179,10 +179,21 @@ class ServerStage:
         """The most requests that a metric of the servers counts."""
         return max((int(_increase(self.records(metric))) for metric in _PER_REQUEST), default=0)
 
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether requests of another stage were in flight when the stage began or ended.
+
+        This is the case if the number of users changed in a run without a sweep: the first requests with the new number
+        have the phase "ramp".
+        """
+        rows = self.run.requests[[COL.stage, COL.phase]]
+        stages = rows[COL.stage][(rows[COL.phase] == "ramp").fillna(value=False).to_numpy(bool)]
+        return bool((self.stage > 1 and (stages == self.stage).any()) or (stages == self.stage + 1).any())
+
     @property
     def used_by_others(self) -> bool:
         """Whether the servers counted more requests than the client sent."""
-        return self.seen > self.sent
+        return not self.overlaps and self.seen > self.sent
 
     @cached_property
     def comparisons(self) -> list[TimeComparison]:
@@ -196,7 +207,7 @@ class ServerStage:
             choices = self._client_times(metric)
             client = min(choices, key=lambda times: abs(times.n - server.n))
             if client.n:
-                found.append(TimeComparison(metric, client, server, self.used_by_others))
+                found.append(TimeComparison(metric, client, server, self.used_by_others or self.overlaps))
         return found
 
     @cached_property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import socket
 import statistics
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +299,8 @@ def test_a_receiver_that_does_not_answer_is_noted_and_costs_seconds(locust: Locu
     assert done.code == 0, done.err
     assert took_s < 25
     notes = [note for note in done.manifest["notes"] if "OpenTelemetry" in note]
-    assert notes == [f"OpenTelemetry: the receiver at {url} did not accept all data: spans are missing there"]
+    what = "spans and possibly metrics"
+    assert notes == [f"OpenTelemetry: the receiver at {url} did not accept all data: {what} are missing there"]
     assert "Traceback" not in done.err
     assert done.err.count("opentelemetry.exporter") == 0
     ttfts = [float(row["ttft_s"]) for row in done.rows()]
@@ -388,6 +392,62 @@ def test_a_switched_off_exporter_of_spans_sends_no_header(locust: Locust, tmp_pa
     assert {point.temporality for point in points} == {1}
     assert sum(point.count for point in points) == sum(int(line["count"]) for line in done.rows("gaps"))
     assert [path for path, _headers, _body in receiver.requests].count("/v1/traces") == 0
+
+
+def test_the_manifest_has_the_notes_of_all_processes(locust: Locust) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with launch("ttft=10ms,itl=1ms") as simulator:
+        done = locust.run(
+            "--host", simulator.url, "--otel", "--llm-sweep", "2", "--llm-requests", "10", "--processes", "2",
+            *master_ports(), env={"OTEL_EXPORTER_OTLP_ENDPOINT": url},
+        )  # fmt: skip
+    assert done.code == 0, done.err
+    notes = [note for note in done.manifest["notes"] if "OpenTelemetry" in note]
+    assert notes == [
+        f"OpenTelemetry: the receiver at {url} did not accept all data: {what} are missing there"
+        for what in ("spans", "metrics")
+    ]
+
+
+def test_a_slow_receiver_delays_the_end_of_a_run_by_six_seconds_at_most(locust: Locust) -> None:
+    with SlowReceiver(3.0) as slow, launch("ttft=10ms,itl=1ms") as simulator:
+        running = locust.start(
+            "--host", simulator.url, "--otel", "--llm-sweep", "2", "--llm-requests", "20",
+            env={"OTEL_EXPORTER_OTLP_ENDPOINT": slow.url},
+        )  # fmt: skip
+        running.await_rows(22)
+        ended_s = time.monotonic()
+        done = running.finish()
+        took_s = time.monotonic() - ended_s
+    assert done.code == 0, done.err
+    assert took_s < 8.5  # without the limit for all exports together it takes 11 s
+
+
+class SlowReceiver:
+    """An OTLP receiver that accepts everything after a delay."""
+
+    def __init__(self, delay_s: float) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                time.sleep(delay_s)
+                with contextlib.suppress(OSError):
+                    self.send_response(200)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                """Log nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> SlowReceiver:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()
 
 
 def test_grpc_omits_the_chunk_times_with_a_line(locust: Locust) -> None:

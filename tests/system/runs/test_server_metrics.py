@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import threading
 import time
 import urllib.request
 from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,97 @@ def test_a_server_that_stops_answering_gets_one_note_and_the_run_goes_on(locust:
     (note,) = [note for note in done.manifest["notes"] if "metrics" in note]
     assert f"{port.root}/metrics did not answer within 2 s; the run continues" in note
     assert len(done.rows("stages")) == 1
+
+
+def test_a_run_that_is_ended_while_the_server_is_read_keeps_the_stage(locust: Locust) -> None:
+    with (
+        launch(f"{SPEC},metrics=vllm", max_seconds=60) as simulator,
+        SlowCopy(metrics_url(simulator), 1.5) as copy,
+    ):
+        running = locust.start("--host", simulator.url, *LOAD, "--llm-server-metrics", copy.url)
+        running.await_rows(31)
+        time.sleep(0.3)  # stage 1 is over, and its last reading takes 1.5 s
+        running.interrupt()
+        done = running.finish()
+    assert done.code == 3
+    (stage,) = done.rows("stages")
+    assert (stage["stage"], stage["requests_measured"]) == ("1", "30")
+    assert metrics_of(done)[1, "requests_finished"]["increase"] == 31
+
+
+def test_requests_that_unread_servers_answered_get_one_note(locust: Locust) -> None:
+    with launch(f"{SPEC},metrics=vllm", max_seconds=60) as read, launch(SPEC, max_seconds=60) as other:
+        targets = f"simulated@{read.url},simulated@{other.url}"
+        done = locust.run(
+            "--host", read.url, "--llm-targets", targets, *LOAD, "--llm-server-metrics", metrics_url(read)
+        )
+    rows = done.rows()
+    of_server = sum(row["endpoint"] == read.url for row in rows if row["stage"] == "1")
+    of_stage = sum(row["stage"] == "1" for row in rows)
+    assert 0 < of_server < of_stage
+    (note,) = [note for note in done.manifest["notes"] if "the server" in note]
+    assert f"stage 1: the server finished {of_server} requests and the rows have {of_stage} successful ones" in note
+
+
+STEPS = """
+from locust import LoadTestShape, task
+from llm_users import OpenAIUser
+
+class Chat(OpenAIUser):
+    @task
+    def ask(self):
+        self.chat("Name a river.", max_tokens=8)
+
+class Steps(LoadTestShape):
+    def tick(self):
+        time_s = self.get_run_time()
+        return (2, 2) if time_s < 4 else (5, 5) if time_s < 8 else None
+"""
+
+
+def test_no_request_is_lost_or_counted_twice_when_the_number_of_users_changes(locust: Locust, tmp_path: Path) -> None:
+    locustfile = tmp_path / "steps_locustfile.py"
+    locustfile.write_text(STEPS)
+    with launch("ttft=30ms,itl=4ms,metrics=vllm", max_seconds=60) as simulator:
+        done = locust.run("--host", simulator.url, "--llm-model", "simulated", locustfile=str(locustfile))
+        served = simulator.stop()
+    metrics, rows = metrics_of(done), done.rows()
+    assert {row["stage"] for row in rows} == {"1", "2"}
+    finished = [metrics[stage, "requests_finished"]["increase"] for stage in (1, 2)]
+    assert sum(finished) == served["completed"] + served.get("aborted", 0)
+    for stage, count in zip("12", finished, strict=True):  # requests in flight at the change count for either stage
+        assert abs(count - sum(row["stage"] == stage for row in rows)) <= 10
+    assert not [note for note in done.manifest["notes"] if "the server" in note]
+
+
+def metrics_url(simulator: Simulator) -> str:
+    return f"{simulator.url.removesuffix('/v1')}/metrics"
+
+
+class SlowCopy:
+    """A server that copies the metrics of another one, each time after a delay."""
+
+    def __init__(self, source: str, delay_s: float) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                time.sleep(delay_s)
+                with contextlib.suppress(OSError):
+                    body = urllib.request.urlopen(source, timeout=5).read()
+                    self.send_response(200)
+                    self.send_header("content-type", "text/plain")
+                    self.send_header("content-length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                """Log nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
+
+    def __enter__(self) -> SlowCopy:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()

@@ -11,7 +11,7 @@ import llm_users.extension  # noqa: F401 - Locust patches the interpreter before
 from llm_users.server_metrics.endpoint import MetricsEndpoint
 from llm_users.server_metrics.sampler import ServerMetrics
 from llm_users.transport.pool import Pool
-from tests.wire_server import HOLD, Script, Wire, send
+from tests.wire_server import HOLD, Script, Wire, pause, send
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,9 @@ def test_a_restart_of_the_server_is_noted(wire: Wire) -> None:
     run = Run(wire, text(100), text(150, 2), text(20))
     assert run.stage(1, samples=1) == {"requests_running": 2}
     run.metrics.stop()
-    assert run.notes == [f"stage 1 has no figures of the server: {run.url} restarted its counters"]
+    assert run.notes == [
+        f"stage 1 has no figures of the server: {run.url} was restarted, or several servers answer there"
+    ]
 
 
 def test_a_silent_server_delays_the_end_of_a_stage_by_two_seconds_at_most(wire: Wire) -> None:
@@ -91,3 +93,56 @@ def test_a_silent_server_delays_the_end_of_a_stage_by_two_seconds_at_most(wire: 
     with gevent.Timeout(3.0):
         assert run.metrics.stage_ends(1, "r") == []
     run.metrics.stop()
+
+
+def test_a_restart_between_two_stages_is_noted_once(wire: Wire) -> None:
+    def started(tokens: int, at_s: int) -> Script:
+        body = f"process_start_time_seconds {at_s}.25\nvllm:generation_tokens_total {tokens}\n".encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        return [send(head + body)]
+
+    run = Run(wire, started(5, 1), started(50, 1), started(400, 2), started(500, 3), started(700, 3), interval_s=60)
+    assert run.stage(1) == {"generation_tokens": 45}
+    assert run.stage(2) == {}
+    assert run.stage(3) == {}
+    assert run.stage(4) == {"generation_tokens": 200}
+    run.metrics.stop()
+    assert run.notes == [
+        f"stage 2 has no figures of the server: {run.url} was restarted, or several servers answer there"
+    ]
+
+
+def test_gauges_of_the_idle_server_after_the_last_request_do_not_count(wire: Wire) -> None:
+    def late(running: int) -> Script:
+        return [pause(0.3), *text(200, running)]
+
+    run = Run(wire, text(100), text(150, 3), late(0), text(200), interval_s=0.2)
+    run.metrics.stage_starts(1)
+    while not run.metrics.latest():
+        gevent.sleep(0.01)
+    gevent.sleep(0.3)  # the second sample has been requested, and its answer comes after the end of the stage
+    rows = {row.metric: row for row in run.metrics.stage_ends(1, "r")}
+    run.metrics.stop()
+    running = rows["requests_running"]
+    assert (running.mean, running.minimum, running.scrapes) == (3, 3, 1)
+
+
+def test_a_slow_server_does_not_delay_the_samples_of_another(wire: Wire) -> None:
+    slow, quick = (
+        MetricsEndpoint(f"{wire.serve(*scripts).root}/metrics", Pool(2.0))
+        for scripts in ((text(1), [HOLD]), (text(1), text(2)))
+    )
+    metrics = ServerMetrics([slow, quick], asked=True, note=lambda _text: None, interval_s=0.1)
+    gevent.sleep(1.5)
+    metrics.stop()
+    assert len(metrics.samples_since(0)) >= 8
+    assert {sample.server for sample in metrics.samples_since(0)} == {quick.url}
+
+
+def test_an_answer_that_has_lost_its_metrics_is_a_failure(wire: Wire) -> None:
+    body = b"# TYPE other_total counter\nother_total 1\n"
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    run = Run(wire, text(100), [send(head + body)], interval_s=60)
+    assert run.stage(1) == {}
+    run.metrics.stop()
+    assert run.notes == [f"stage 1 has no figures of the server: {run.url} answers without metrics of vllm"]

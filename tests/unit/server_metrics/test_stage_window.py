@@ -53,7 +53,7 @@ def test_counters_gauges_and_ratios() -> None:
     before = reading({"prompt_tokens": 1000.0, "prefix_cache_queries": 50.0, "prefix_cache_hits": 10.0}, [])
     window = StageWindow(before, 100.0)
     for running in (1.0, 3.0, 8.0):
-        window.add(Reading("vllm", {"requests_running": running, "prompt_tokens": 5000.0}))
+        window.add(Reading("vllm", {"requests_running": running, "prompt_tokens": 1200.0}))
     after = reading({"prompt_tokens": 1300.0, "prefix_cache_queries": 350.0, "prefix_cache_hits": 160.0}, [])
     rows = rows_of(window, after, 103.0)
     assert (rows["prompt_tokens"].increase, rows["prompt_tokens"].per_s) == (300.0, 100.0)
@@ -70,6 +70,17 @@ def test_a_published_share_goes_before_the_ratio() -> None:
     window.add(Reading("sglang", {"prefix_cache_hit_rate": 0.25}))
     rows = rows_of(window, Reading("sglang", {"prefix_cache_queries": 4.0, "prefix_cache_hits": 4.0}), 1.0)
     assert rows["prefix_cache_hit_rate"].mean == 0.25
+
+
+def test_a_restart_is_found_although_the_server_counts_more_at_the_end_than_before() -> None:
+    between = StageWindow(reading({"prompt_tokens": 100.0}, [0.5]), 0.0)
+    between.add(Reading("vllm", {"prompt_tokens": 20.0}))
+    after = reading({"prompt_tokens": 400.0}, [0.5] * 4)
+    assert between.restarted(after)
+    by_start_time = StageWindow(Reading("vllm", {"prompt_tokens": 100.0}, started_s=1000.0), 0.0)
+    assert by_start_time.restarted(Reading("vllm", {"prompt_tokens": 400.0}, started_s=2000.5))
+    assert not by_start_time.restarted(Reading("vllm", {"prompt_tokens": 400.0}, started_s=1000.0))
+    assert not by_start_time.restarted(Reading("vllm", {"prompt_tokens": 400.0}))
 
 
 def test_after_a_restart_of_the_server_there_are_no_increases() -> None:

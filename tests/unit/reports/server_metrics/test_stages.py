@@ -179,3 +179,19 @@ def test_token_counts_may_differ_by_one_percent(write_run: Write, factor: float,
     prompt, output = stage_of(write_run(rows, server=server)).token_counts
     assert not prompt.differ
     assert output.differ == differs
+
+
+def test_stages_between_which_requests_were_in_flight_are_not_compared(write_run: Write) -> None:
+    dice = random.Random(5)
+    first, second = requests(dice, 40), requests(dice, 30, stage=2)
+    ramp = requests(dice, 3, stage=2, phase="ramp", measured=0)
+    metrics = server_of(first)
+    for one in server_of([*second, *ramp]):
+        one.stage = 2
+        metrics.append(one)
+    metrics[4].increase = 43.0  # the server finished three requests of the second stage before the reading
+    prefix = write_run([*first, *ramp, *second], server=metrics)
+    stages = server_stages(llm_reports.groups([llm_reports.load(prefix)]))
+    assert [stage.overlaps for stage in stages] == [True, True]
+    assert not any(stage.used_by_others for stage in stages)
+    assert all(math.isnan(time.difference_s) for stage in stages for time in stage.comparisons)
