@@ -105,7 +105,7 @@ def lines(full: bool) -> Iterator[TruthLine]:
 def table(full: bool, pairs: int | None = None) -> Table:
     """Measure the rates. ``pairs``: the number of pairs of each kind, if not the default."""
     rates: Table = {}
-    pairs = pairs or (100 if full else 10)
+    pairs = pairs or (100 if full else 8)
     lengths = np.exp(LENGTHS_SPREAD * np.random.default_rng(0).standard_normal(REQUESTS))
     with quick_resampling():
         for correlated in (False, True):
