@@ -151,8 +151,11 @@ def simulator() -> str:
         "The simulated endpoint",
         "llm_users/simulator/spec.py",
         "`--llm-simulator ttft=150ms,itl=12ms,capacity=8` starts the simulated endpoint together with a run.\n"
-        "`llm-simulator --ttft 150ms` starts it alone and prints the base URL for `--host`. Its timing is known:\n"
-        "token k leaves at arrival + ttft + k * itl. Write times with their unit: `50us`, `200ms`, `1m30s`.\n\n"
+        "`llm-simulator --ttft 150ms` starts it alone and prints the base URL for `--host`. It listens on 127.0.0.1,\n"
+        "port 8000. `--port 8123` chooses another port, `--port 0` a free one, and `--host 0.0.0.0` opens it to the\n"
+        "network.\n\n"
+        "Its timing is known: token k leaves at arrival + ttft + k * itl. Write times with their unit: `50us`,\n"
+        "`200ms`, `1m30s`.\n\n"
         "It supports the OpenAI API (chat completions, legacy completions, responses), Anthropic's Messages API and\n"
         "AWS Bedrock's APIs, [listed below](#bedrocks-endpoints). `--log FILE` writes when each token left, one JSON\n"
         "line per request.",

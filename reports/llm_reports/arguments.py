@@ -10,9 +10,9 @@ from llm_reports.slo.objectives import EXAMPLE
 from llm_users._version import __version__
 
 _EXIT_CODES = (
-    "Exit codes: 0 success, 1 every measured request failed, 2 options or input that cannot be used, or output that "
-    "cannot be written, 3 an objective or a comparison failed or is undecided, or a run has no measured requests. "
-    "docs/exit-codes.md has the codes of all commands."
+    "Exit codes: 0 success; 1 every measured request failed; 2 options or input that cannot be used, or output that "
+    "cannot be written; 3 an objective or a comparison failed or is undecided, or a run has no measured requests; "
+    "130 Ctrl-C. docs/exit-codes.md has the codes of all commands."
 )
 _COMMANDS = ("compare", "leaderboard")
 

@@ -157,7 +157,12 @@ def share_estimate(hits: Pair, counted: Pair, users: int) -> Estimate:
 def rate_estimate(
     figures: tuple[float, float], starts: Pair, tokens: Pair, users: int, *, paired: bool = False
 ) -> Estimate:
-    """Estimate the tokens per second of the system: tokens of each block divided by the time to the next block."""
+    """Estimate the tokens per second of the system: tokens of each block divided by the time to the next block.
+
+    Blocks begin and end within requests, so the interval is 1 to 3 times as wide as the spread of equal pairs (eight
+    users, 400 requests). The time that requests occupy their users instead of the time to the next block is too narrow
+    where lengths vary: with 50 % spread of the lengths, such intervals covered 74 %.
+    """
     blocks = cut((len(tokens[0]), len(tokens[1])), users)
     parts = blocks.sums(tokens)
     wholes = (_lasting(starts[0], blocks.first[0]), _lasting(starts[1], blocks.first[1]))

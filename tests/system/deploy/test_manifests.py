@@ -14,6 +14,7 @@ import pytest
 
 import llm_users
 from llm_users.options.table import OPTIONS
+from tests.documented import PAGES
 from tests.system.deploy.manifests import (
     COMPOSE,
     DEPLOY,
@@ -224,6 +225,15 @@ def test_one_image_everywhere_named_after_the_version() -> None:
         images = re.findall(r"(?:image: |--tag )(\S+)", path.read_text())
         assert set(images) <= {IMAGE, *others}, path
     assert {container["image"] for pod in pods().values() for container in pod["containers"]} == {IMAGE}
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "jobs.yaml"])
+def test_the_commands_in_the_header_of_a_job_are_those_of_the_page(name: str) -> None:
+    page = PAGES["docs/deploy.md"].splitlines()
+    header = (DEPLOY / "kubernetes" / name).read_text().partition("apiVersion")[0]
+    commands = [line.partition("   # ")[0].rstrip() for line in re.findall(r"^#     (.*)$", header, re.MULTILINE)]
+    assert len(commands) >= 4
+    assert [command for command in commands if command not in page] == []
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

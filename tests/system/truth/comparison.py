@@ -42,8 +42,8 @@ TAILS: dict[str, Callable[[Floats], Floats]] = {
 
 
 @contextmanager
-def _quick_resampling() -> Iterator[None]:
-    """1 in 1,000 is fine enough a p for a rate, and 200 draws for a width."""
+def quick_resampling() -> Iterator[None]:
+    """Resample less in this context: 1 in 1,000 is fine enough a p for a rate, and 200 draws for a width."""
     before = block_resampling.PERMUTATIONS, block_resampling.DRAWS, block_resampling.FEWEST_DRAWS
     block_resampling.PERMUTATIONS, block_resampling.DRAWS, block_resampling.FEWEST_DRAWS = 999, 200, 2
     block_resampling._orders.cache_clear()
@@ -58,14 +58,19 @@ def _quick_resampling() -> Iterator[None]:
 
 def latencies(dice: np.random.Generator, n: int, users: int, tail: str) -> Floats:
     """Latencies of one run in the order of their starts."""
+    return TAILS[tail](normals(dice, n, users, SHARED))
+
+
+def normals(dice: np.random.Generator, n: int, users: int, shared: float) -> Floats:
+    """Standard normal values, of whose variance the share ``shared`` has a memory of one request per user."""
     rho = math.exp(-1 / users)
     common = signal.lfilter([math.sqrt(1 - rho**2)], [1, -rho], dice.standard_normal(n + 10 * users))[-n:]
-    return TAILS[tail](math.sqrt(1 - SHARED) * dice.standard_normal(n) + math.sqrt(SHARED) * common)
+    return math.sqrt(1 - shared) * dice.standard_normal(n) + math.sqrt(shared) * common
 
 
 def lines(full: bool) -> Iterator[TruthLine]:
     """The lines of this area."""
-    with _quick_resampling():
+    with quick_resampling():
         yield from _separated()
         yield from _alarms_and_power(full)
         yield from _shares(full)
@@ -109,15 +114,15 @@ def _alarms_and_power(full: bool) -> Iterator[TruthLine]:
                     estimates = [_pair_of(dice, n, users, tail, factor, q) for _ in range(pairs)]
                     power.append(sum(each.chance.p < LEVEL for each in estimates) / pairs)
                     if factor == _COVERED:
-                        covered = sum(_holds(each.ratio_interval, factor) for each in estimates)
+                        covered = sum(holds(each.ratio_interval, factor) for each in estimates)
                 block_resampling.DRAWS = 200
                 falls = max(before - after for before, after in pairwise(power))
                 # Three standard deviations of so many pairs are above the stated rate.
-                yield at_most(f"false alarms: {name}", LEVEL + 3 * _deviation(LEVEL, pairs), power[0], "5 %")
+                yield at_most(f"false alarms: {name}", LEVEL + 3 * deviation(LEVEL, pairs), power[0], "5 %")
                 yield at_most(f"power falls from factor to factor: {name}", 0.03, falls, "never")
                 if q == 0.5 or n >= 50 * users >= 400:  # few requests per user have few blocks with a P95 in them
                     yield at_least(f"power at 5 times slower: {name}", 0.9, power[-1], "100 %")
-                yield at_least(f"coverage: {name}", 0.95 - 3 * _deviation(0.93, pairs) - 0.02, covered / pairs, "95 %")
+                yield at_least(f"coverage: {name}", 0.95 - 3 * deviation(0.93, pairs) - 0.02, covered / pairs, "95 %")
 
 
 def _pair_of(dice: np.random.Generator, n: int, users: int, tail: str, factor: float, q: float) -> Estimate:
@@ -134,10 +139,10 @@ def _shares(full: bool) -> Iterator[TruthLine]:
             for _ in range(pairs):
                 hits = [np.repeat(dice.random(400 // burst) < share, burst).astype(float) for share in (before, after)]
                 interval = share_estimate((hits[0], hits[1]), (np.ones(400), np.ones(400)), 8).difference_interval
-                covered += _holds(interval, after - before)
+                covered += holds(interval, after - before)
                 narrow += interval.high <= interval.low
             figure = f"coverage: errors {100 * before:g} and {100 * after:g} %, {name}"
-            yield at_least(figure, 0.92 - 2 * _deviation(0.95, pairs), covered / pairs, "95 %")
+            yield at_least(figure, 0.92 - 2 * deviation(0.95, pairs), covered / pairs, "95 %")
             yield at_most(
                 f"zero-width intervals: errors {100 * before:g} and {100 * after:g} %, {name}", 0.0, narrow / pairs
             )
@@ -162,13 +167,13 @@ def _pairs(full: bool) -> Iterator[TruthLine]:
             (False, quantile_estimate(slower, 0.5, users)),
         ):
             interval = estimate.ratio_interval
-            covered[paired] += _holds(interval, 1.05)
+            covered[paired] += holds(interval, 1.05)
             widths[paired].append(math.log(interval.high / interval.low))
             found[paired] += estimate.chance.p < LEVEL
     factor = float(np.mean(widths[False]) / np.mean(widths[True]))
     yield TruthLine("paired intervals of a median are narrower by", "8 to 15", f"{factor:.1f}", ">= 8", factor >= 8)
-    yield at_least("coverage: paired median", 0.95 - 3 * _deviation(0.95, repeats), covered[True] / repeats, "95 %")
-    yield at_most("false alarms: paired median", LEVEL + 3 * _deviation(LEVEL, repeats), alarms / repeats, "5 %")
+    yield at_least("coverage: paired median", 0.95 - 3 * deviation(0.95, repeats), covered[True] / repeats, "95 %")
+    yield at_most("false alarms: paired median", LEVEL + 3 * deviation(LEVEL, repeats), alarms / repeats, "5 %")
     yield at_least("power: paired median, 5 % slower", 0.95, found[True] / repeats, "100 %")
     yield at_most("power without pairing, the same runs", 0.5, found[False] / repeats, "small")
 
@@ -181,11 +186,11 @@ def _runs(full: bool) -> Iterator[TruthLine]:
         covered = alarms = 0
         for _ in range(repeats):
             before, after = (np.exp(0.05 * dice.standard_normal(runs)) for _ in range(2))
-            covered += _holds(runs_estimate(before, 1.2 * after).ratio_interval, 1.2)
+            covered += holds(runs_estimate(before, 1.2 * after).ratio_interval, 1.2)
             alarms += runs_estimate(before, after).chance.p < LEVEL
         name = f"{runs} runs per side, 5 % from run to run"
-        yield at_least(f"coverage: {name}", 0.95 - 3 * _deviation(0.95, repeats), covered / repeats, "95 %")
-        yield at_most(f"false alarms: {name}", LEVEL + 3 * _deviation(LEVEL, repeats), alarms / repeats, "5 %")
+        yield at_least(f"coverage: {name}", 0.95 - 3 * deviation(0.95, repeats), covered / repeats, "95 %")
+        yield at_most(f"false alarms: {name}", LEVEL + 3 * deviation(LEVEL, repeats), alarms / repeats, "5 %")
 
 
 def _thresholds(full: bool) -> Iterator[TruthLine]:
@@ -204,7 +209,7 @@ def _thresholds(full: bool) -> Iterator[TruthLine]:
         (30, 1.0, 0.3, Verdict.UNDECIDED, "30 requests, equal, 30 % spread: undecided"),
     )
     for n, factor, spread, verdict, most, name in cases:
-        yield at_most(name, most + 2 * _deviation(most, repeats), _share(n, factor, spread, verdict, repeats), "never")
+        yield at_most(name, most + 2 * deviation(most, repeats), _share(n, factor, spread, verdict, repeats), "never")
     for n, factor, spread, verdict, name in sure:
         yield at_least(name, 0.85, _share(n, factor, spread, verdict, repeats), "always")
 
@@ -245,9 +250,11 @@ def run_of(dice: np.random.Generator, n: int, scale: float, spread: float, name:
     return Run(name, Path(name), frame, empty_stages())
 
 
-def _holds(interval: Interval, value: float) -> bool:
+def holds(interval: Interval, value: float) -> bool:
+    """Whether the interval contains the value."""
     return interval.low <= value <= interval.high
 
 
-def _deviation(share: float, n: int) -> float:
+def deviation(share: float, n: int) -> float:
+    """The standard deviation of a share of ``n`` independent repetitions."""
     return math.sqrt(share * (1 - share) / n)

@@ -6,6 +6,7 @@ import math
 import random
 import re
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 
@@ -79,6 +80,17 @@ def test_two_equal_runs_with_that_number_of_requests_pass(
             runs.append(llm_reports.load(prefix))
         passed += llm_reports.compare_runs(runs, threshold=threshold).passed
     assert passed >= 9
+
+
+def test_a_p95_needs_about_three_times_as_many_requests_as_a_median() -> None:
+    """The squared ratio of the standard errors of both quantiles of a normal distribution."""
+    assert "A P95 (`--on p95`) needs about three times as many." in PAGE
+    normal = NormalDist()
+
+    def variance(q: float) -> float:
+        return q * (1 - q) / normal.pdf(normal.inv_cdf(q)) ** 2
+
+    assert variance(0.95) / variance(0.5) == pytest.approx(3, rel=0.1)
 
 
 @pytest.mark.parametrize("line", table("requests", 4), ids=" ".join)
