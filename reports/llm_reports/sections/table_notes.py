@@ -19,11 +19,14 @@ _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
 _FIRST_TOKEN = (TTFT, CORRECTED_TTFT)
 _OF_A_STREAM = (*_FIRST_TOKEN, LLMPERF_TTFT, TPOT)
 _CACHED_SHARE = 0.05  # share of the input tokens above which the prefix cache of the server affects TTFT
+_LATE = (
+    "Requests were sent late, so `queue_s`, the load, latencies from the intended start, and a TTFT whose send was "
+    "interrupted include this delay. Arrivals that the kernel stamped are not late; those with `stamp_source` user are."
+)
 _HEALTH_NOTES = {
-    "saturated": "The client was saturated: the load generator was the limit, and these figures include its delay."
-    " Add workers or lower the load",
-    "disturbed": "The client was disturbed: other programs or a CPU limit took CPU time from the load generator, and"
-    " these figures include its delay. Use a quieter machine or dedicated cores",
+    "saturated": f"The client was saturated: the load generator was the limit. {_LATE} Add workers or lower the load",
+    "disturbed": "The client was disturbed: other programs or a CPU limit took CPU time from the load generator. "
+    f"{_LATE} Use a quieter machine or dedicated cores",
     "strained": "The client was strained: part of the tail may be the load generator's own delay."
     " Consider more workers",
 }
@@ -121,7 +124,8 @@ def notes_under(metric: Metric, groups: Sequence[StageGroup], figures: Sequence[
     notes.add(
         f"A 95 % interval of a P99 requires at least {needed} values ({values_needed(0.95)} for a P95); for a stable "
         "percentile, measure at least this number of requests per stage",
-        [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
+        [str(summary.n) if 0 < summary.n < needed else "" for summary in figures],
+        unit="values",
     )
     return tuple(notes.lines)
 
@@ -133,20 +137,27 @@ class Notes:
         self.lines: list[str] = []
         self._labels = labels(groups)
 
-    def add(self, text: str, details: Sequence[str]) -> None:
-        """Add a note with a detail for each row that it applies to; "" for the other rows."""
+    def add(self, text: str, details: Sequence[str], *, unit: str = "") -> None:
+        """Add a note with a detail for each row that it applies to; "" for the other rows.
+
+        The details are in parentheses. With ``unit``, they are counts, and the note ends with clauses such as ``a has
+        20, b and c have 150``.
+        """
         concerned = [(label, detail) for label, detail in zip(self._labels, details, strict=True) if detail]
         if not concerned:
             return
         if len(concerned) == len(self._labels) and len({detail for _, detail in concerned}) == 1:
             several = "each row, " if len(concerned) > 1 else ""
-            self.lines.append(f"{text}: {several}{concerned[0][1]}.")
+            self.lines.append(f"{text}: {several}{concerned[0][1]}{unit and f' {unit}'}.")
         else:
             labels_of: dict[str, list[str]] = {}
             for label, detail in concerned:
                 labels_of.setdefault(detail, []).append(label)
-            merged = (f"{', '.join(names)} ({detail})" for detail, names in labels_of.items())
-            self.lines.append(f"{text}: {'; '.join(merged)}.")
+            if unit:
+                clauses = [f"{_with_verb(names)} {detail}" for detail, names in labels_of.items()]
+            else:
+                clauses = [f"{', '.join(names)} ({detail})" for detail, names in labels_of.items()]
+            self.lines.append(f"{text}: {(', ' if unit else '; ').join(clauses)}.")
 
     def mark(self, text: str, concerned: Sequence[bool]) -> None:
         """Add a note without details for the rows that it applies to."""
@@ -202,6 +213,10 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> 
         without = [0 if group.run.foreign else group.facts.without_connect for group in groups]
         shares = [_share(count, group.counts.ok) for group, count in zip(groups, without, strict=True)]
         notes.add("Rows without connect_s count with 0", shares)
+
+
+def _with_verb(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]} have" if len(names) > 1 else f"{names[0]} has"
 
 
 def _nothing_succeeded(group: StageGroup) -> str:
