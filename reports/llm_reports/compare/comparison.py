@@ -118,6 +118,11 @@ def compare_runs(
         raise InputError("compare needs two or more runs: first the baseline run, then the others")
     if on is not None and threshold is None:
         raise InputError("--on has no effect without --threshold; add a threshold, for example --threshold 5%")
+    if foreign := [run for run in (*runs, *against) if run.foreign]:
+        raise InputError(
+            f"{foreign[0].source} is a file of LLMPerf: it has no times at which requests started, which compare "
+            "needs. llm-report leaderboard INPUT... puts such files beside runs and names the conditions that differ"
+        )
     named = named_apart([*runs, *against])
     runs, against = named[: len(runs)], named[len(runs) :]
     base_groups = [groups([run], count_connect=count_connect) for run in runs]

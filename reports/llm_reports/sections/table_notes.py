@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_reports.metrics.distinctions import labels
+from llm_reports.metrics.connecting import Connecting, connecting
+from llm_reports.metrics.distinctions import entry_names, labels
 from llm_reports.metrics.groups import CORRECTED_TTFT, LLMPERF_TTFT, TPOT, TTFT, Metric
 from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.summary import Summary
@@ -202,21 +203,64 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> 
             [group.facts.count_difference for group in groups],
         )
     if groups[0].count_connect:
-        notes.mark(
-            "TTFT and latency include the connection time (--count-connect)",
-            [not group.run.foreign for group in groups],
-        )
-        notes.mark(
-            "LLMPerf's own files already include the connection time, so nothing was added",
-            [group.run.foreign for group in groups],
-        )
+        _add_connecting(notes, groups)
         without = [0 if group.run.foreign else group.facts.without_connect for group in groups]
         shares = [_share(count, group.counts.ok) for group, count in zip(groups, without, strict=True)]
         notes.add("Rows without connect_s count with 0", shares)
 
 
+def _add_connecting(notes: Notes, groups: Sequence[StageGroup]) -> None:
+    """Add which figures ``--count-connect`` changed, and why it could not change the others."""
+    kinds = [connecting(group) for group in groups]
+    own = [not group.run.foreign for group in groups]
+    notes.mark(
+        "TTFT and latency include the connection time (--count-connect)",
+        [mine and kind is not Connecting.NOT for mine, kind in zip(own, kinds, strict=True)],
+    )
+    notes.add(
+        "Some requests used a connection that was already open, so their TTFT has no connection time; measure again "
+        "with --llm-new-connections",
+        [
+            _share(group.facts.reused, group.counts.ok) if mine and kind is Connecting.PARTLY else ""
+            for group, mine, kind in zip(groups, own, kinds, strict=True)
+        ],
+    )
+    names = entry_names(groups)
+
+    def concerned(*, foreign: bool, kind: Connecting) -> list[str]:
+        pairs = zip(names, groups, own, kinds, strict=True)
+        return list(
+            dict.fromkeys(
+                name
+                for name, group, mine, own_kind in pairs
+                if mine is not foreign and own_kind is kind and (foreign or group.facts.reused)
+            )
+        )
+
+    if still_open := concerned(foreign=False, kind=Connecting.NOT):
+        whose = "their" if len(still_open) > 1 else "its"
+        notes.lines.append(
+            f"The connections of {listed(still_open)} stayed open, so {whose} TTFT has no connection time; measure "
+            "again with --llm-new-connections."
+        )
+    if included := concerned(foreign=True, kind=Connecting.INCLUDED):
+        notes.lines.append(
+            f"LLMPerf's files already include the connection time, so nothing was added: {listed(included)}."
+        )
+    if absent := [*concerned(foreign=True, kind=Connecting.NOT), *concerned(foreign=True, kind=Connecting.PARTLY)]:
+        notes.lines.append(
+            f"The files of {listed(absent)} were written without the connection time of all requests, and it cannot be "
+            "added; write them again from the rows of a run with --llm-new-connections, with --count-connect."
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence: ``a, b and c``."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
 def _with_verb(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]} have" if len(names) > 1 else f"{names[0]} has"
+    return f"{listed(names)} {'have' if len(names) > 1 else 'has'}"
 
 
 def _nothing_succeeded(group: StageGroup) -> str:
