@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llm_reports.llmperf.results import TOKENIZER_KEY, stated_lengths
-from llm_reports.metrics.connecting import Connecting, connecting
+from llm_reports.llmperf.connecting import Connecting, connecting
+from llm_reports.llmperf.results import TOKENIZER_KEY, UNKNOWN_SOURCE, stated_lengths
 from llm_reports.metrics.distinctions import ALIKE, entry_names
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.summary import summarize
@@ -61,6 +61,8 @@ def counter_of(group: Group, kind: str) -> str:
     sources = _sources(group, kind)
     if not sources:
         return LLMPERF_COUNTER if group.run.foreign else ""
+    if UNKNOWN_SOURCE in sources:
+        return ""
     names = {"usage": USAGE, "tokenizer": _tokenizer(group)}
     return " and ".join(names.get(source, source) for source in sorted(sources, reverse=True))
 

@@ -37,7 +37,7 @@ def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, mode
     """Load all runs of the inputs, in their order; an input that occurs twice is loaded once.
 
     The rows of shards are added to the run that they belong to, each row once. Shards of a run that is not among the
-    inputs become a separate run. ``NAME=INPUT`` names the framework of an input, and ``NAME@5=FILE`` also the concurrency
+    inputs become a separate run. ``NAME=INPUT`` names the framework, and ``NAME@5=FILE`` also the concurrency
     of an LLMPerf file that does not state it. ``framework`` and ``model`` replace the names in the rows.
     """
     files: dict[Path, Path] = {}

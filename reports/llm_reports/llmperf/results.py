@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llm_reports.metrics.connecting import CONNECT_KEY, connecting
+from llm_reports.llmperf.connecting import CONNECT_KEY, connecting
 from llm_reports.metrics.groups import (
     INPUT_TOKENS,
     LATENCY,
@@ -48,6 +48,7 @@ RATE = COL.rate_per_s
 TOKENIZER_KEY = "tokenizer"
 SOURCES = (COL.input_tokens_source, COL.output_tokens_source)
 """The columns that say what counted the tokens. A written summary has them as keys; LLMPerf's own does not."""
+UNKNOWN_SOURCE = "unknown"
 FIGURES = ("mean", "min", "max", "stddev")
 _SAMPLING = "additional_sampling_params"
 _LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
@@ -144,7 +145,7 @@ def origin_of(group: Group) -> dict[str, str]:
     for name in SOURCES:
         sources = sorted({str(source) for source in group.ok[name].unique() if source})
         if sources or not group.run.foreign:
-            origin[name] = " and ".join(sources) or "unknown"
+            origin[name] = " and ".join(sources) or UNKNOWN_SOURCE
     stated = group.run.manifest.get(TOKENIZER_KEY)
     tokenizer = stated.get("name") if isinstance(stated, dict) else stated
     return {**origin, TOKENIZER_KEY: str(tokenizer)} if tokenizer else origin

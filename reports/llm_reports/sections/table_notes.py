@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_reports.metrics.connecting import Connecting, connecting
+from llm_reports.llmperf.connecting import Connecting, connecting
 from llm_reports.metrics.distinctions import entry_names, labels
 from llm_reports.metrics.groups import CORRECTED_TTFT, LLMPERF_TTFT, TPOT, TTFT, Metric
 from llm_reports.metrics.stage_group import StageGroup

@@ -262,9 +262,14 @@ def test_a_run_without_measured_requests_is_named(
 def test_compare_points_to_the_leaderboard_for_files_of_llmperf(
     tmp_path: Path, write_run: Write, make_record: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = llmperf_file(tmp_path, "old_70b", summary={"num_concurrent_requests": 5})
-    assert main(["compare", str(old), str(write_run(rows(make_record)))]) == 2
-    assert "llm-report leaderboard INPUT..." in capsys.readouterr().err
+    new = str(write_run(rows(make_record)))
+    assert main(["compare", str(llmperf_file(tmp_path, "unknown_70b")), new]) == 2
+    assert "use llm-report leaderboard INPUT..." in capsys.readouterr().err
+    old = str(llmperf_file(tmp_path, "old_70b", summary={"num_concurrent_requests": 5}))
+    for inputs, hints in (([old, new], 1), ([old, str(llmperf_file(tmp_path, "old_8b", summary={
+        "num_concurrent_requests": 5}))], 0)):  # fmt: skip
+        assert main(["compare", *inputs]) == 0
+        assert " ".join(capsys.readouterr().out.split()).count("use llm-report leaderboard INPUT...") == hints
 
 
 def test_the_note_about_intervals_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
