@@ -53,7 +53,7 @@ def not_comparable(groups: Sequence[Group]) -> tuple[str, ...]:
     for check in (_connecting, _lengths("input"), _lengths("output"), _spreads("input"), _spreads("output"), _counters):
         details = dict.fromkeys(detail for level in _levels(entries) if (detail := check(level)))
         notes += [f"{_PREFIX}: {detail}." for detail in details]
-    return tuple(notes)
+    return (*notes, *_counted_by_servers(entries))
 
 
 def counter_of(group: Group, kind: str) -> str:
@@ -126,6 +126,18 @@ def _connecting(entries: Sequence[_Entry]) -> str:
     own = any(not entry.group.run.foreign and not entry.group.count_connect for entry in entries)
     remedy = "Measure with --llm-new-connections" + (", and give --count-connect" if own else "")
     return f"the time to connect is part of some TTFT and latencies: {'; '.join(parts)}. {remedy}"
+
+
+def _counted_by_servers(entries: Sequence[_Entry]) -> Iterator[str]:
+    """Yield a note for each entry whose column ``In`` differs from the requested length that the check used."""
+    for entry in entries:
+        counted, requested = summarize(entry.group.ok["input_tokens"].astype("float64")).mean, entry.means["input"]
+        if abs(counted - requested) > ALIKE * requested:
+            yield (
+                f"The server counted {counted:.0f} input tokens per prompt of {entry.name}; the requested length is "
+                f"{requested:.0f}, counted by {_tokenizer(entry.group)}, and the check of the lengths used it, because "
+                "LLMPerf's files have the requested length too."
+            )
 
 
 def _lengths(kind: str) -> Callable[[Sequence[_Entry]], str]:

@@ -158,7 +158,9 @@ def test_the_requested_length_counts_beside_llmperf(
                    requested_output_tokens=150)  # fmt: skip
     options = {"llm_input_tokens": "550,150", "llm_output_tokens": "150,80"}
     new = write_run(counted, manifest={**LLAMA, "options": options})
-    assert "Not comparable" not in printed(capsys, old, new, "--count-connect")
+    text = printed(capsys, old, new, "--count-connect")
+    assert "Not comparable" not in text
+    assert "The server counted 413 input tokens per prompt of new; the requested length is 550" in text
     other = write_run(counted, manifest={**LLAMA, "options": options | {"llm_input_tokens": "400,150"}}, name="other")
     assert "the mean input tokens differ by more than 5 %: old (550); new (400)" in printed(
         capsys, old, other, "--count-connect"
