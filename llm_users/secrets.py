@@ -44,7 +44,7 @@ _NAMED_SHORTEST = 8  # shorter values of named fields are masked only where the 
 
 
 _SHAPES = (
-    re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|fw)[-_][-_A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
+    re.compile(r"\b(?:(?:sk|pk|rk|gsk|xai|nvapi|fw)[-_]|hf_)[-_A-Za-z0-9]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
     re.compile(r"\bdapi[0-9a-f]{24,}"),
     # Match from the beginning of a word, so that each word is examined once: 1 MiB of text takes a few ms.
     re.compile(r"(?<![\w-])(?P<kept>(?:(?!\beyJ)[\w-])*+)eyJ[\w-]{8,}+(?:\.[\w-]++){1,2}+\.?"),

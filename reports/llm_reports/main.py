@@ -101,7 +101,7 @@ def _compare(options: Namespace) -> int:
 
 
 def _leaderboard(options: Namespace) -> int:
-    from llm_reports.compare.leaderboard import leaderboard
+    from llm_reports.compare.leaderboard import leaderboard, without_requests
     from llm_reports.html.command_files import leaderboard_files
     from llm_reports.llmperf.tables import with_new_notes
     from llm_reports.markdown.table import to_markdown
@@ -109,8 +109,9 @@ def _leaderboard(options: Namespace) -> int:
     from llm_reports.slo.junit import write_job_summary
 
     _check_out(options)
+    runs = _loaded(options)
     tables = leaderboard(
-        _loaded(options), concurrency=options.concurrency, rate_per_s=options.rate, count_connect=options.count_connect
+        runs, concurrency=options.concurrency, rate_per_s=options.rate, count_connect=options.count_connect
     )
     text = "\n".join(to_markdown(*noted) for noted in with_new_notes(tables))
     _print(text)
@@ -118,7 +119,10 @@ def _leaderboard(options: Namespace) -> int:
         _wrote(write_files(leaderboard_files(tables, options.plots), options.out))
     if options.github_summary:
         write_job_summary(text, options.github_summary)
-    return 0
+    missing = without_requests(runs)
+    for problem in missing:
+        _say(f"error: {problem}")
+    return NOT_PASSED if missing else 0
 
 
 def _check_out(options: Namespace) -> None:
@@ -128,10 +132,10 @@ def _check_out(options: Namespace) -> None:
 
 def _sides(options: Namespace) -> tuple[list[Run], list[Run]]:
     """Load the runs before and after --against. They are loaded together, so that their names differ."""
-    from llm_reports.input.loader import find
+    from llm_reports.input.loader import find, split_name
 
-    after_option = {path.resolve() for given in options.against for path in find(given)}
-    on_both_sides = after_option & {path.resolve() for given in options.inputs for path in find(given)}
+    after_option = {path.resolve() for given in options.against for path in find(split_name(given)[1])}
+    on_both_sides = after_option & {path.resolve() for given in options.inputs for path in find(split_name(given)[1])}
     if on_both_sides:
         raise InputError(f"--against: {min(on_both_sides)} is on both sides. Specify each run on one side only.")
     runs = _loaded(options, options.against)

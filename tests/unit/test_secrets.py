@@ -40,6 +40,16 @@ def test_what_looks_like_a_key_goes(text: str) -> None:
     assert json.loads(shown)["b"] == 1  # the text around it stays whole
 
 
+@pytest.mark.parametrize("name", ["hf-internal-testing/llama-tokenizer", "hf-internal-testing_llama-tokenizer"])
+def test_names_of_the_hugging_face_hub_stay(name: str) -> None:
+    token = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cF3h"  # 34 characters, as the hub issues them
+    text = f"--llm-tokenizer {name} with {token}, {token[:33]} and https://huggingface.co/{name}?x={token}"
+    assert secrets.redact(text) == (
+        f"--llm-tokenizer {name} with [redacted], [redacted] and https://huggingface.co/{name}?x=[redacted]"
+    )
+    assert secrets.mask_option(name) == name
+
+
 @given(st.lists(st.sampled_from(
     ["sk", "pk-", "rk_", "gsk", "xai-", "nvapi", "hf_", "fw-", "-", "_", "AKIA", "ASIA", "A1B2C3D4E5F6", "dapi",
      "0123456789abcdef", "eyJ", "hbGciOiJI", ".", "Bearer", "BASIC", "ba\u017fic", " ", "x9=", "http://", "a:b@", "?",

@@ -663,6 +663,11 @@ def only_model(user_class: Any, run_context: RunContext, host: str) -> str:
         from llm_users.users.failures import failure_of
 
         code, message = failure_of(error, host)
+        if code == "401":
+            raise NoSingleModel(
+                f"the server refused the key (401): {message}; no --llm-model was given, and {host} lists its models "
+                "only with a valid key"
+            ) from error
         raise NoSingleModel(
             f"no --llm-model was given and {host} does not list its models ({code}: {message})"
         ) from error

@@ -22,6 +22,7 @@ from llm_reports.metrics.distinctions import ALIKE
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run, named_apart
+from llm_reports.sections.table_notes import listed
 from llm_reports.stats.block_resampling import jointly
 from llm_reports.stats.intervals import student_t
 from llm_users.record import COL, StageLoad
@@ -31,6 +32,9 @@ ONE_RUN = (
     "Both sides are single runs: the intervals do not include the variation between runs (another machine, another "
     "hour). Before you trust a small difference, measure at least three runs per side in alternation and compare them "
     "with --against."
+)
+LEADERBOARD_HINT = (
+    "To put files of LLMPerf beside runs, use llm-report leaderboard INPUT...; it names the conditions that differ."
 )
 _ENOUGH_ROUNDS = 24
 _Key = tuple[str, StageLoad, int]
@@ -125,6 +129,9 @@ def compare_runs(
     differences: list[Difference] = []
     families: list[int] = []
     notes: list[str] = []
+    if len({run.foreign for run in (*runs, *against)}) > 1:
+        names = listed([run.name for run in (*runs, *against) if run.foreign])
+        notes.append(f"Files of LLMPerf: {names}. {LEADERBOARD_HINT}")
     for bases, others in (
         [(base_groups, against_groups)] if against else [(base_groups[:1], [other]) for other in base_groups[1:]]
     ):
@@ -171,8 +178,10 @@ def _matched(
         where = " and ".join(
             f"{_loads(run_groups)} in {run_groups[0].run.name}" for run_groups in all_sides if run_groups
         )
+        foreign = any(run_groups[0].run.foreign for run_groups in all_sides if run_groups)
+        hint = f" {LEADERBOARD_HINT}" if foreign else ""
         raise InputError(
-            f"the runs have no stage in common: {where}. Run all of them with the same --llm-sweep or --llm-rate."
+            f"the runs have no stage in common: {where}. Run all of them with the same --llm-sweep or --llm-rate.{hint}"
         )
     for run_groups, keys in zip(all_sides, keyed, strict=True):
         unmatched = [keys[key] for key in keys if key not in common]

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from llm_reports.compare.comparability import not_comparable
 from llm_reports.errors import InputError
 from llm_reports.llmperf.tables import Row, Table, tables_of
 from llm_reports.metrics.groups import OUTPUT_THROUGHPUT, TTFT, Group, groups
@@ -22,12 +23,14 @@ def leaderboard(
     """Return the table of time to first token, shortest median first, and of throughput, highest median first.
 
     ``concurrency`` or ``rate_per_s`` restricts the tables to one load. The figures are LLMPerf's, of successful
-    requests. The ranking counts a failed request as infinitely slow, and as zero throughput. An unfit entry (more than
-    5 % failed, unsteady, or limited by the client) ranks below all others, and an entry without any answer ranks last.
+    requests. Notes say why entries cannot be compared: other lengths, token counters, loads, or connecting.
+
+    The ranking counts a failed request as infinitely slow, and as zero throughput. An unfit entry (more than 5 %
+    failed, unsteady, or limited by the client) ranks below all others, and an entry without any answer ranks last.
     Raises ``InputError`` when no run has a stage with this load.
     """
     all_groups = groups(named_apart(runs), count_connect=count_connect)
-    wanted, unknown_note = load_of(concurrency, rate_per_s), ""
+    wanted = load_of(concurrency, rate_per_s)
     if wanted.is_known:
         matching = [group for group in all_groups if _has_load(group, wanted) or not group.load.is_known]
         if not matching:
@@ -35,25 +38,16 @@ def leaderboard(
             available = loads_in_words(group.load for group in all_groups)
             raise InputError(f"{option}: no run has a stage with this load. Available loads: {available or 'none'}.")
         all_groups = matching
-        if unknown := [group for group in all_groups if not group.load.is_known]:
-            names = ", ".join(dict.fromkeys(group.run.name for group in unknown))
-            unknown_note = (
-                f"The load of {names} is unknown, because the files do not state it. The tables show these entries "
-                f"beside those with {wanted.words}, although they may have had another load."
-            )
-    ttft, throughput = tables_of(all_groups)
-    foreign = [group for group in all_groups if group.run.foreign]
-    if foreign and len(foreign) < len(all_groups) and not count_connect:
-        names = ", ".join(dict.fromkeys(group.run.name for group in foreign))
-        note = (
-            f"TTFT and latency of {names} include the time to connect, as in LLMPerf, and those of the other entries "
-            "do not. Run with --llm-new-connections, and give --count-connect"
-        )
-        ttft = dataclasses.replace(ttft, notes=(f"{note}.", *ttft.notes))
+    ttft, throughput = tables_of(all_groups, with_requests=True)
+    notes = (*without_requests(runs), *not_comparable(all_groups))
+    ttft, throughput = (dataclasses.replace(table, notes=(*notes, *table.notes)) for table in (ttft, throughput))
     throughput = dataclasses.replace(throughput, subtitle="Figures are per request, not the rate of the whole system.")
-    if unknown_note:
-        ttft = dataclasses.replace(ttft, notes=(unknown_note, *ttft.notes))
     return _ranked(ttft, all_groups, more_is_better=False), _ranked(throughput, all_groups, more_is_better=True)
+
+
+def without_requests(runs: Sequence[Run]) -> list[str]:
+    """Return a note for each run without measured requests, which have no place in the ranking."""
+    return [f"{run.name} has no measured requests." for run in runs if not run.measured]
 
 
 def _has_load(group: Group, wanted: StageLoad) -> bool:

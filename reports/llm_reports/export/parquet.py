@@ -36,6 +36,7 @@ def _written(frame: DataFrame) -> bytes:
         frame.to_parquet(buffer, engine="pyarrow", index=False)
     except ImportError:
         raise InputError(
-            "--format parquet requires pyarrow, which is not installed. Run: pip install 'locust-llm[parquet]'"
+            "--format parquet requires pyarrow, which is not installed. In a clone of the repository, run: "
+            "pip install '.[parquet]'"
         ) from None
     return buffer.getvalue()

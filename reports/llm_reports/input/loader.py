@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_reports.errors import InputError
@@ -24,29 +24,35 @@ def load(prefix: str | Path) -> Run:
 
     Raises ``InputError`` when the input cannot be read or contains several runs.
     """
-    files = find(prefix)
+    name, unnamed = split_name(prefix)
+    files = find(unnamed)
     if len(files) > 1:
         raise InputError(
             f"{prefix}: contains {len(files)} runs. Specify one of them, or load all of them with load_all."
         )
-    return _with_distinct_models(load_file(files[0]))
+    return _with_distinct_models(_named(load_file(files[0]), name))
 
 
 def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, model: str | None = None) -> list[Run]:
     """Load all runs of the inputs, in their order; an input that occurs twice is loaded once.
 
     The rows of shards are added to the run that they belong to, each row once. Shards of a run that is not among the
-    inputs become a separate run. ``framework`` and ``model`` replace the names in the rows.
+    inputs become a separate run. ``NAME=INPUT`` names the framework, and ``NAME@5=FILE`` also the concurrency
+    of an LLMPerf file that does not state it. ``framework`` and ``model`` replace the names in the rows.
     """
     files: dict[Path, Path] = {}
+    names_given: dict[Path, InputName] = {}
     repeated: set[Path] = set()
     for given in inputs:
-        for path in find(given):
+        name, unnamed = split_name(given)
+        for path in find(unnamed):
+            if name is not None:
+                names_given[path.resolve()] = name
             if path.resolve() in files:
                 repeated.add(path.resolve())
             files.setdefault(path.resolve(), path)
     shards = [path for path in files.values() if plain_name(path).endswith(SHARD_CSV)]
-    runs = [load_file(path) for path in files.values() if path not in shards]
+    runs = [_named(load_file(path), names_given.get(path.resolve())) for path in files.values() if path not in shards]
     loaded = [_with_distinct_models(run) for run in (with_shards(runs, shards) if shards else runs)]
     if len(loaded) > 1 or repeated:
         loaded = named_apart(list(_with_duplicate_warnings(loaded, repeated)))
@@ -54,6 +60,45 @@ def load_all(inputs: Iterable[str | Path], *, framework: str | None = None, mode
     if model is not None:
         loaded = [_with_pooled_gaps(run, set(run.requests[COL.model])) for run in loaded]
     return [replace(run, requests=run.requests.assign(**names)) if names else run for run in loaded]
+
+
+@dataclass(frozen=True)
+class InputName:
+    """What precedes ``=`` in an input: the framework to show, and the users of a file that does not state them."""
+
+    framework: str
+    users: int | None
+
+
+def split_name(given: str | Path) -> tuple[InputName | None, str | Path]:
+    """Split ``NAME=INPUT`` or ``NAME@CONCURRENCY=INPUT``; an input that exists as it is has no name.
+
+    Raises ``InputError`` when the concurrency is not a positive whole number.
+    """
+    matching = re.fullmatch(r"(?P<name>[^/=]+)=(?P<input>.+)", str(given), re.DOTALL)
+    if matching is None or Path(given).exists() or beside(path_of(Path(given), REQUESTS_CSV)).exists():
+        return None, given
+    name, at, users = matching["name"].rpartition("@")
+    if not at:
+        return InputName(matching["name"], None), matching["input"]
+    if not re.fullmatch(r"[1-9][0-9]{0,6}", users):
+        raise InputError(f"{given}: {users!r} is not a concurrency; write NAME@5=FILE, with a whole number above 0")
+    return InputName(name, int(users)), matching["input"]
+
+
+def _named(run: Run, name: InputName | None) -> Run:
+    """Return the run with the given framework, and with the given users if its file does not state them.
+
+    Raises ``InputError`` when the file states a load.
+    """
+    if name is None:
+        return run
+    requests = run.requests.assign(**{COL.framework: name.framework}) if name.framework else run.requests
+    if name.users is not None:
+        if requests[[COL.concurrency, COL.rate_per_s]].notna().to_numpy(bool).any():
+            raise InputError(f"{run.source}: the file states its load, so omit @{name.users} before the =")
+        requests = requests.assign(**{COL.concurrency: requests[COL.concurrency].fillna(name.users)})
+    return replace(run, requests=requests)
 
 
 def _with_distinct_models(run: Run) -> Run:

@@ -15,7 +15,7 @@ from llm_reports.errors import InputError
 from llm_reports.input.open_file import STDIN, beside, plain_name, read_text
 from llm_reports.input.rows import impossible_warning, typed_frame, without_impossible
 from llm_reports.llmperf import correctness
-from llm_reports.llmperf.results import RATE
+from llm_reports.llmperf.results import RATE, SOURCES
 from llm_reports.metrics.correctness import MATCH, STRICT_MATCH
 from llm_reports.metrics.groups import LLMPERF_TTFT
 from llm_reports.metrics.outcomes import succeeded
@@ -67,6 +67,8 @@ def read_responses(path: Path, summary: Mapping[str, Any]) -> tuple[DataFrame, t
     values[COL.model] = Series([model] * count, dtype=object)
     values[COL.concurrency] = Series([math.nan if load.users is None else load.users] * count)
     values[RATE] = Series([math.nan if load.rate_per_s is None else load.rate_per_s] * count)
+    for name in SOURCES:
+        values[name] = Series([str(summary.get(name) or "")] * count, dtype=object)
     if checked:
         checks = [correctness.checked(entry) for entry in entries]
         for name in (COL.expected_answer, COL.answer_excerpt):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llm_reports.llmperf.connecting import CONNECT_KEY, connecting
 from llm_reports.metrics.groups import (
     INPUT_TOKENS,
     LATENCY,
@@ -44,6 +45,10 @@ METRICS = {
 }
 QUANTILES = {"p25": "p25", "p50": "median", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
 RATE = COL.rate_per_s
+TOKENIZER_KEY = "tokenizer"
+SOURCES = (COL.input_tokens_source, COL.output_tokens_source)
+"""The columns that say what counted the tokens. A written summary has them as keys; LLMPerf's own does not."""
+UNKNOWN_SOURCE = "unknown"
 FIGURES = ("mean", "min", "max", "stddev")
 _SAMPLING = "additional_sampling_params"
 _LENGTHS = ("mean_input_tokens", "stddev_input_tokens", "mean_output_tokens", "stddev_output_tokens")
@@ -129,6 +134,21 @@ def results(group: Group) -> Results:
 def rate_of(group: Group) -> dict[str, float]:
     """Return the rate of an open-loop stage for a summary. LLMPerf does not have it; the reader uses the same name."""
     return {} if group.load.rate_per_s is None else {RATE: group.load.rate_per_s}
+
+
+def origin_of(group: Group) -> dict[str, str]:
+    """Return what LLMPerf's summaries do not state, because it is always the same there: connecting, and the counters.
+
+    The reader uses the same names. A summary without them is LLMPerf's own.
+    """
+    origin = {CONNECT_KEY: connecting(group).value}
+    for name in SOURCES:
+        sources = sorted({str(source) for source in group.ok[name].unique() if source})
+        if sources or not group.run.foreign:
+            origin[name] = " and ".join(sources) or UNKNOWN_SOURCE
+    stated = group.run.manifest.get(TOKENIZER_KEY)
+    tokenizer = stated.get("name") if isinstance(stated, dict) else stated
+    return {**origin, TOKENIZER_KEY: str(tokenizer)} if tokenizer else origin
 
 
 def api_of(group: Group) -> str:

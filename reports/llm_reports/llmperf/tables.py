@@ -10,7 +10,15 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from llm_reports.metrics.distinctions import distinctions, in_words
-from llm_reports.metrics.groups import LLMPERF_TTFT, OUTPUT_THROUGHPUT, TTFT, Metric, groups
+from llm_reports.metrics.groups import (
+    INPUT_TOKENS,
+    LLMPERF_TTFT,
+    OUTPUT_THROUGHPUT,
+    OUTPUT_TOKENS,
+    TTFT,
+    Metric,
+    groups,
+)
 from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.stage_load import LoadColumns, load_columns
 from llm_reports.metrics.summary import Summary
@@ -38,6 +46,8 @@ _FIGURES = ("Median", "Mean", "Min", "Max", "P25", "P75", "P95", "P99")
 _EXACT = Context(prec=400, rounding=ROUND_HALF_UP)  # enough for any float in decimal notation
 _DIGITS = 3  # minimum number of significant digits of a figure
 _MOST_DECIMALS = 9  # a nanosecond; the clocks and rates do not have a finer resolution
+REQUEST_NAMES = ("OK/all", "In", "Out")
+"""Successful and all measured requests, and the mean input and output tokens. Short, because tables are wide."""
 PER_REQUEST = "Figures are per request; the summary above contains the rate of the whole system."
 
 
@@ -54,6 +64,11 @@ class Row:
     unfit: str = ""  # reason why the row cannot be the best; "" when it can
     apart: tuple[str, ...] = ()
     """The cells that distinguish the row from rows with the same framework, model and load."""
+    ok: int = 0
+    measured: int = 0
+    input_tokens: float = math.nan
+    """The mean of the successful requests, in tokens; NaN if unknown. The same for ``output_tokens``."""
+    output_tokens: float = math.nan
 
     @property
     def failed_share(self) -> float:
@@ -78,6 +93,8 @@ class Table:
     """Whether a column shows the share of failed requests, which the figures do not include."""
     apart: tuple[str, ...] = ()
     """The columns that distinguish rows with the same framework, model and load."""
+    shows_requests: bool = False
+    """Whether columns show the successful and all measured requests, and the mean input and output tokens."""
 
     @property
     def load_columns(self) -> LoadColumns | None:
@@ -90,7 +107,7 @@ class Table:
         """The names of the columns."""
         loads = self.load_columns
         names = ("Framework", "Model", *self.apart, *(loads.header if loads else ()))
-        return (*names, *_FIGURES, *self._failures("Failed"))
+        return (*names, *self._requests(REQUEST_NAMES), *_FIGURES, *self._failures("Failed"))
 
     @property
     def cells(self) -> tuple[tuple[str, ...], ...]:
@@ -102,6 +119,9 @@ class Table:
                 row.model or NOTHING,
                 *row.apart,
                 *(loads.cells(row.load) if loads else ()),
+                *self._requests(
+                    (f"{row.ok}/{row.measured}", *(_whole(mean) for mean in (row.input_tokens, row.output_tokens)))
+                ),
                 *(rounded(figure, self.decimals) for figure in _figures_of(row.figures)),
                 *self._failures(f"{100 * row.failed_share:.1f} %"),
             )
@@ -120,8 +140,12 @@ class Table:
         lines = []
         for row in self.rows:
             names = [row.framework, row.model, *row.apart, *(loads.values(row.load) if loads else ())]
-            lines.append([*names, *_figures_of(row.figures), *self._failures(row.failed_share)])
+            requests = self._requests((f"{row.ok}/{row.measured}", row.input_tokens, row.output_tokens))
+            lines.append([*names, *requests, *_figures_of(row.figures), *self._failures(row.failed_share)])
         return DataFrame(lines, columns=list(self.header))
+
+    def _requests(self, cells: Sequence[T]) -> Sequence[T]:
+        return cells if self.shows_requests else ()
 
     def _failures(self, cell: T) -> tuple[T, ...]:
         return (cell,) if self.shows_failures else ()
@@ -135,14 +159,13 @@ def tables(runs: Iterable[Run], *, count_connect: bool = False) -> tuple[Table, 
     return tables_of(groups(named_apart(list(runs)), count_connect=count_connect))
 
 
-def tables_of(all_groups: Sequence[StageGroup]) -> tuple[Table, Table]:
-    """Return the two tables of existing groups."""
-    return (
-        table_of("Time to First Token (seconds)", TTFT, 2, all_groups, _as_llmperf_counts(all_groups)),
-        dataclasses.replace(
-            table_of("Output Tokens Throughput (tokens/s)", OUTPUT_THROUGHPUT, 2, all_groups), subtitle=PER_REQUEST
-        ),
-    )
+def tables_of(all_groups: Sequence[StageGroup], *, with_requests: bool = False) -> tuple[Table, Table]:
+    """Return the two tables of existing groups; ``with_requests`` adds the columns ``REQUEST_NAMES``."""
+    first_notes = _as_llmperf_counts(all_groups)
+    ttft = table_of("Time to First Token (seconds)", TTFT, 2, all_groups, first_notes, with_requests=with_requests)
+    name = "Output Tokens Throughput (tokens/s)"
+    throughput = table_of(name, OUTPUT_THROUGHPUT, 2, all_groups, with_requests=with_requests)
+    return ttft, dataclasses.replace(throughput, subtitle=PER_REQUEST)
 
 
 def with_new_notes(tables: Iterable[NotedT]) -> list[tuple[NotedT, list[str]]]:
@@ -191,18 +214,41 @@ def rounded(figure: float, decimals: int = 2) -> str:
 
 
 def table_of(
-    title: str, metric: Metric, decimals: int, all_groups: Sequence[StageGroup], first_notes: Sequence[str] = ()
+    title: str,
+    metric: Metric,
+    decimals: int,
+    all_groups: Sequence[StageGroup],
+    first_notes: Sequence[str] = (),
+    *,
+    with_requests: bool = False,
 ) -> Table:
-    """Return one table of a metric; ``first_notes`` come before the notes that the rows require."""
+    """Return one table of a metric; ``first_notes`` come before the notes that the rows require.
+
+    ``with_requests`` adds the columns ``REQUEST_NAMES``.
+    """
     figures = [group.summary(metric) for group in all_groups]
     columns = distinctions(all_groups)
     rows = []
     for index, (group, summary) in enumerate(zip(all_groups, figures, strict=True)):
         apart = tuple(column.cells[index] for column in columns)
         names, counts = (group.framework, group.model, group.load), group.counts
-        rows.append(Row(*names, summary, counts.failed, counts.ended, unfit(group), apart))
+        means = (group.summary(tokens).mean for tokens in (INPUT_TOKENS, OUTPUT_TOKENS)) if with_requests else ()
+        requests = (counts.ok, counts.measured, *means)
+        rows.append(Row(*names, summary, counts.failed, counts.ended, unfit(group), apart, *requests))
     notes = (*first_notes, *notes_under(metric, all_groups, figures))
-    return Table(title, metric.name, decimals, tuple(rows), notes, apart=tuple(column.name for column in columns))
+    return Table(
+        title,
+        metric.name,
+        decimals,
+        tuple(rows),
+        notes,
+        apart=tuple(column.name for column in columns),
+        shows_requests=with_requests,
+    )
+
+
+def _whole(mean: float) -> str:
+    return f"{mean:.0f}" if math.isfinite(mean) else NOTHING
 
 
 def _figures_of(summary: Summary) -> tuple[float, ...]:

@@ -28,6 +28,7 @@ from llm_reports.llmperf.results import (
     conditions_of,
     ended_at,
     is_count,
+    origin_of,
     rate_of,
     responses,
     results,
@@ -155,6 +156,7 @@ def _figures(group: Group, known: Conditions) -> dict[str, Any]:
         # LLMPerf's --metadata would add the following values.
         COL.framework: group.framework,
         **rate_of(group),
+        **origin_of(group),
         **without_zeros,
     }
 

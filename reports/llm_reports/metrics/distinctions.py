@@ -108,6 +108,21 @@ def labels(groups: Sequence[StageGroup]) -> list[str]:
     return [" ".join([*part, *words_of(columns, index)]) for index, part in enumerate(parts)]
 
 
+def entry_names(groups: Sequence[StageGroup]) -> list[str]:
+    """Return a name for each row that is never empty: its label, or the run's name (of its file) without a framework.
+
+    The load follows the run's name if the run has several rows.
+    """
+    names = []
+    for label, group in zip(labels(groups), groups, strict=True):
+        if group.framework and label:
+            names.append(label)
+        else:
+            several = sum(other.run is group.run for other in groups) > 1
+            names.append(f"{group.run.name}{group.load.at if several else ''}")
+    return names
+
+
 def _alike(keys: Sequence[Hashable]) -> _Classes:
     """Return the indices with the same key, for each key that occurs more than once."""
     indices_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)

@@ -139,6 +139,8 @@ class Group:
             cached_tokens=float(ok[COL.cached_tokens].astype("float64").sum()),
             input_tokens=float(ok[COL.input_tokens].astype("float64").sum()),
             without_connect=int(ok[COL.connect_s].isna().sum()),
+            connected=int((ok[COL.connect_s] > 0).sum()),
+            reused=int((ok[COL.connect_s] == 0).sum()),
             failure_reasons="" if len(ok) else self.failure_reasons,
             count_difference=self._count_difference(),
         )

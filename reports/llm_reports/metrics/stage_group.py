@@ -83,6 +83,9 @@ class Facts:
     cached_tokens: float
     input_tokens: float
     without_connect: int
+    connected: int = 0
+    """Requests that opened a connection. ``reused`` counts those whose connection was already open."""
+    reused: int = 0
     failure_reasons: str = ""
     """The errors of the requests if none of the measured requests succeeded, in words; "" otherwise."""
     count_difference: str = ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_reports.metrics.distinctions import labels
+from llm_reports.llmperf.connecting import Connecting, connecting
+from llm_reports.metrics.distinctions import entry_names, labels
 from llm_reports.metrics.groups import CORRECTED_TTFT, LLMPERF_TTFT, TPOT, TTFT, Metric
 from llm_reports.metrics.stage_group import StageGroup
 from llm_reports.metrics.summary import Summary
@@ -19,11 +20,14 @@ _VALUES_NEEDED = (("P99", 100), ("P95", 20), ("P25 and P75", 4))
 _FIRST_TOKEN = (TTFT, CORRECTED_TTFT)
 _OF_A_STREAM = (*_FIRST_TOKEN, LLMPERF_TTFT, TPOT)
 _CACHED_SHARE = 0.05  # share of the input tokens above which the prefix cache of the server affects TTFT
+_LATE = (
+    "Requests were sent late, so `queue_s`, the load, latencies from the intended start, and a TTFT whose send was "
+    "interrupted include this delay. Arrivals that the kernel stamped are not late; those with `stamp_source` user are."
+)
 _HEALTH_NOTES = {
-    "saturated": "The client was saturated: the load generator was the limit, and these figures include its delay."
-    " Add workers or lower the load",
-    "disturbed": "The client was disturbed: other programs or a CPU limit took CPU time from the load generator, and"
-    " these figures include its delay. Use a quieter machine or dedicated cores",
+    "saturated": f"The client was saturated: the load generator was the limit. {_LATE} Add workers or lower the load",
+    "disturbed": "The client was disturbed: other programs or a CPU limit took CPU time from the load generator. "
+    f"{_LATE} Use a quieter machine or dedicated cores",
     "strained": "The client was strained: part of the tail may be the load generator's own delay."
     " Consider more workers",
 }
@@ -121,7 +125,8 @@ def notes_under(metric: Metric, groups: Sequence[StageGroup], figures: Sequence[
     notes.add(
         f"A 95 % interval of a P99 requires at least {needed} values ({values_needed(0.95)} for a P95); for a stable "
         "percentile, measure at least this number of requests per stage",
-        [f"{summary.n} values" if 0 < summary.n < needed else "" for summary in figures],
+        [str(summary.n) if 0 < summary.n < needed else "" for summary in figures],
+        unit="values",
     )
     return tuple(notes.lines)
 
@@ -133,20 +138,27 @@ class Notes:
         self.lines: list[str] = []
         self._labels = labels(groups)
 
-    def add(self, text: str, details: Sequence[str]) -> None:
-        """Add a note with a detail for each row that it applies to; "" for the other rows."""
+    def add(self, text: str, details: Sequence[str], *, unit: str = "") -> None:
+        """Add a note with a detail for each row that it applies to; "" for the other rows.
+
+        The details are in parentheses. With ``unit``, they are counts, and the note ends with clauses such as ``a has
+        20, b and c have 150``.
+        """
         concerned = [(label, detail) for label, detail in zip(self._labels, details, strict=True) if detail]
         if not concerned:
             return
         if len(concerned) == len(self._labels) and len({detail for _, detail in concerned}) == 1:
             several = "each row, " if len(concerned) > 1 else ""
-            self.lines.append(f"{text}: {several}{concerned[0][1]}.")
+            self.lines.append(f"{text}: {several}{concerned[0][1]}{unit and f' {unit}'}.")
         else:
             labels_of: dict[str, list[str]] = {}
             for label, detail in concerned:
                 labels_of.setdefault(detail, []).append(label)
-            merged = (f"{', '.join(names)} ({detail})" for detail, names in labels_of.items())
-            self.lines.append(f"{text}: {'; '.join(merged)}.")
+            if unit:
+                clauses = [f"{_with_verb(names)} {detail}" for detail, names in labels_of.items()]
+            else:
+                clauses = [f"{', '.join(names)} ({detail})" for detail, names in labels_of.items()]
+            self.lines.append(f"{text}: {(', ' if unit else '; ').join(clauses)}.")
 
     def mark(self, text: str, concerned: Sequence[bool]) -> None:
         """Add a note without details for the rows that it applies to."""
@@ -191,17 +203,64 @@ def _add_sources(notes: Notes, metric: Metric, groups: Sequence[StageGroup]) -> 
             [group.facts.count_difference for group in groups],
         )
     if groups[0].count_connect:
-        notes.mark(
-            "TTFT and latency include the connection time (--count-connect)",
-            [not group.run.foreign for group in groups],
-        )
-        notes.mark(
-            "LLMPerf's own files already include the connection time, so nothing was added",
-            [group.run.foreign for group in groups],
-        )
+        _add_connecting(notes, groups)
         without = [0 if group.run.foreign else group.facts.without_connect for group in groups]
         shares = [_share(count, group.counts.ok) for group, count in zip(groups, without, strict=True)]
         notes.add("Rows without connect_s count with 0", shares)
+
+
+def _add_connecting(notes: Notes, groups: Sequence[StageGroup]) -> None:
+    """Add which figures ``--count-connect`` changed, and why it could not change the others."""
+    kinds = [connecting(group) for group in groups]
+    own = [not group.run.foreign for group in groups]
+    notes.mark(
+        "TTFT and latency include the connection time (--count-connect)",
+        [mine and kind is not Connecting.NOT for mine, kind in zip(own, kinds, strict=True)],
+    )
+    notes.add(
+        "Some requests used a connection that was already open, so their TTFT has no connection time; measure again "
+        "with --llm-new-connections",
+        [
+            _share(group.facts.reused, group.counts.ok) if mine and kind is Connecting.PARTLY else ""
+            for group, mine, kind in zip(groups, own, kinds, strict=True)
+        ],
+    )
+    names = entry_names(groups)
+
+    def concerned(*, foreign: bool, kind: Connecting) -> list[str]:
+        pairs = zip(names, groups, own, kinds, strict=True)
+        return list(
+            dict.fromkeys(
+                name
+                for name, group, mine, own_kind in pairs
+                if mine is not foreign and own_kind is kind and (foreign or group.facts.reused)
+            )
+        )
+
+    if still_open := concerned(foreign=False, kind=Connecting.NOT):
+        whose = "their" if len(still_open) > 1 else "its"
+        notes.lines.append(
+            f"The connections of {listed(still_open)} stayed open, so {whose} TTFT has no connection time; measure "
+            "again with --llm-new-connections."
+        )
+    if included := concerned(foreign=True, kind=Connecting.INCLUDED):
+        notes.lines.append(
+            f"LLMPerf's files already include the connection time, so nothing was added: {listed(included)}."
+        )
+    if absent := [*concerned(foreign=True, kind=Connecting.NOT), *concerned(foreign=True, kind=Connecting.PARTLY)]:
+        notes.lines.append(
+            f"The files of {listed(absent)} were written without the connection time of all requests, and it cannot be "
+            "added; write them again from the rows of a run with --llm-new-connections, with --count-connect."
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence: ``a, b and c``."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _with_verb(names: Sequence[str]) -> str:
+    return f"{listed(names)} {'have' if len(names) > 1 else 'has'}"
 
 
 def _nothing_succeeded(group: StageGroup) -> str:

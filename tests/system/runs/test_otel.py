@@ -315,7 +315,7 @@ def test_a_missing_package_is_named(locust: Locust, tmp_path: Path) -> None:
         env={"PYTHONPATH": str(tmp_path / "hidden")},
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert done.err.count("pip install 'locust-llm[otel]'") == 1
+    assert done.err.count("pip install '.[otel]'") == 1
 
 
 OWN_PROVIDER = """

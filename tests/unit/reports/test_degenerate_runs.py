@@ -110,7 +110,9 @@ def test_every_format_comes_out(
 def test_comparison_and_leaderboard_come_out(write_run: Write, name: str, tmp_path: Path) -> None:
     prefix = written(write_run, name, "stages")
     good = write_run([*stage(1), *stage(2), *stage(3)], name="good")
-    assert main(["leaderboard", str(prefix), str(good), "--out", str(tmp_path / "board"), "--plots", "svg"]) == 0
+    assert main(["leaderboard", str(prefix), str(good), "--out", str(tmp_path / "board"), "--plots", "svg"]) == (
+        3 if EXIT_CODES.get(name) == 3 else 0
+    )
     assert main(["compare", str(good), str(prefix), "--out", str(tmp_path / "both"), "--plots", "svg"]) in (0, 3)
     assert (tmp_path / "both" / "comparison.html").exists()
 

@@ -14,6 +14,7 @@ import pytest
 from gevent import GreenletExit
 
 from llm_users.load.worker.context import run_context_of
+from llm_users.load.worker.process import NoSingleModel, only_model
 from llm_users.users.failures import RequestFailed
 from tests.stream_bytes import CHUNKED, chat_events, chunk, delta, event, head, reply, stream
 from tests.unit.users.rig import Rig, at, eventually
@@ -224,6 +225,20 @@ def test_raise_errors_raises_what_the_row_says(make_rig: MakeRig, wire: Wire) ->
     assert caught.value.code == "429"
     assert isinstance(caught.value.__cause__, openai.RateLimitError)
     assert rig.ask(wire.serve(stream(chat_events("a"))).url).text == "a"
+
+
+@pytest.mark.parametrize(
+    ("status", "start"),
+    [
+        ("401 Unauthorized", "the server refused the key (401): wrong key"),
+        ("500 Oops", "no --llm-model was given and http"),
+    ],
+)
+def test_a_model_list_that_needs_a_key_is_named_as_such(make_rig: MakeRig, wire: Wire, status: str, start: str) -> None:
+    rig, port = make_rig(), wire.serve(reply(status, {"error": {"message": "wrong key"}}))
+    with pytest.raises(NoSingleModel) as caught:
+        rig.call(lambda user: only_model(type(user), user.run_context, port.url))
+    assert str(caught.value).startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_parquet_without_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main([str(write_run(rows_of(make_record))), "--format", "parquet"]) == 2
-    assert "locust-llm[parquet]" in capsys.readouterr().err
+    assert "pip install '.[parquet]'" in capsys.readouterr().err
 
 
 def test_openmetrics_names_what_replaces_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import random
 import re
@@ -223,13 +224,13 @@ def test_without_matplotlib_the_command_says_what_to_install(
     for kind in ("svg", "png"):
         assert main([str(prefix), "--plots", kind]) == 2
         printed = capsys.readouterr()
-        assert 'pip install "locust-llm[plots]"' in printed.err
+        assert "pip install '.[plots]'" in printed.err
         assert "Time to First Token" in printed.out  # the tables are printed all the same
     assert main(["leaderboard", str(prefix), "--out", str(tmp_path / "board")]) == 0
     page = (tmp_path / "board" / "leaderboard.html").read_text()
     for text in (page, fragment_of(prefix)):
         assert "<img" not in text
-        assert "pip install &#34;locust-llm[plots]&#34;" in text or 'pip install "locust-llm[plots]"' in text
+        assert "pip install '.[plots]'" in html.unescape(text)
 
 
 def test_plots_as_png(content: Content, tmp_path: Path) -> None:

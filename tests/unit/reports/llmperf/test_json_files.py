@@ -233,6 +233,9 @@ def test_the_two_files_of_three_requests(write_run: Write, make_record: Make, tm
         "results_num_completed_requests": 2,
         "results_num_completed_requests_per_min": 24.0,
         "framework": "vllm",
+        "connect_time": "not included",
+        "input_tokens_source": "unknown",
+        "output_tokens_source": "usage",
         "gpu": "a100",
         "timestamp": 1_700_000_006,
     }
