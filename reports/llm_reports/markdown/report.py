@@ -29,8 +29,8 @@ from llm_users.run_files import REPORT_MD
 
 
 def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
-    """Return the load search result or the load that meets the objectives, the summary, LLMPerf's tables with notes, the decisions, the servers' own
-    metrics, and the warnings.
+    """Return the load search result or the load that meets the objectives, the summary, LLMPerf's tables with notes,
+    the decisions, the servers' own metrics, and the warnings.
 
     ``for_terminal`` formats the summary for 80 columns instead of as a Markdown table.
     """
