@@ -10,7 +10,7 @@ import math
 from llm_reports.charts.curve import LATENCY_NAMES, Curve, figure_name
 from llm_reports.charts.downsampling import drawn
 from llm_reports.charts.figures import Figures
-from llm_reports.metrics.stage_load import SPOKEN, load_columns
+from llm_reports.metrics.stage_load import SPOKEN, axis_name, load_columns
 from llm_reports.sections.numbers import with_decimals
 from llm_reports.stats.intervals import Interval
 
@@ -39,6 +39,15 @@ def _curve_in_words(curve: Curve, metric: str, figure_key: str, *, brief: bool) 
         for point in points
     )
     return f"{curve.name}{', highest throughput' if brief else ''}: {values}."
+
+
+def load_words(figures: Figures, metric: str, figure_key: str) -> str:
+    """Return the caption of the latency against the load when the page opens; report.js updates it."""
+    lines = [limit.text for limit in figures.limits if (limit.metric, limit.figure) == (metric, figure_key)]
+    name = lower_first(LATENCY_NAMES[metric])
+    against = lower_first(axis_name(figures.loads))
+    drawn_lines = f" The line is the objective {', '.join(lines)}." if lines else ""
+    return f"The {figure_name(figure_key)} of the {name}, selected above, against {against}.{drawn_lines}"
 
 
 def speed_rows(figures: Figures) -> list[list[str]]:

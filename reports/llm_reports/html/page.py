@@ -16,13 +16,13 @@ from llm_reports.charts.figures import figures
 from llm_reports.content import Content
 from llm_reports.export.summary import COLUMNS, summary_lines
 from llm_reports.html.rendering import render_page
-from llm_reports.metrics.goodput import highest, knee
+from llm_reports.metrics.goodput import knee
 from llm_reports.metrics.groups import NOT_WELL, loads_of
 from llm_reports.metrics.load_search import search_of
 from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
-from llm_reports.sections.decisions import decision_sections, knee_section, named_sweeps
+from llm_reports.sections.decisions import answers, decision_sections, knee_section, named_sweeps
 from llm_reports.sections.load_search import search_sections
 from llm_reports.sections.numbers import with_decimals
 from llm_reports.sections.quota import quota_section
@@ -102,11 +102,13 @@ def _loads(content: Content) -> Iterator[str]:
         yield f"{name}: {search.conclusion}" if len(content.runs) > 1 else search.conclusion
     if searches:
         return
+    if content.objectives is not None:
+        yield from answers(content)
+        return
     for name, sweep in named_sweeps(content.points):
-        choice = highest(sweep) if content.objectives is not None else knee(sweep)
-        if choice.point is not None or content.objectives is not None:
-            load = "none" if choice.point is None else choice.point.load.words
-            yield f"{choice.name}{name}: **{load}**"
+        choice = knee(sweep)
+        if choice.point is not None:
+            yield f"{choice.name}{name}: **{choice.point.load.words}**"
 
 
 def _reservations(content: Content) -> Iterator[str]:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 NOTHING = "-"
 _FUNCTIONS = (
     axis_name, drawn, load_columns, points_note, chart_words.curve_words, chart_words.distribution_words,
-    chart_words.input_rows, chart_words.input_words, chart_words.lower_first, chart_words.model_rows,
-    chart_words.model_words, chart_words.speed_rows, chart_words.timeline_words,
+    chart_words.input_rows, chart_words.input_words, chart_words.load_words, chart_words.lower_first,
+    chart_words.model_rows, chart_words.model_words, chart_words.speed_rows, chart_words.timeline_words,
 )  # fmt: skip
 """What the templates of the charts call."""
 _CONSTANTS = ("LATENCY_NAMES", "SEEN_NOTE", "UNFIT_NOTE", "WORDS_PER_TOKEN")

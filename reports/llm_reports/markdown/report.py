@@ -13,7 +13,7 @@ from llm_reports.metrics.outcomes import outcome_counts
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
 from llm_reports.sections.comparison import comparison_section, verdict
-from llm_reports.sections.decisions import decision_sections, gate_section, knee_section
+from llm_reports.sections.decisions import answer_section, decision_sections, gate_section, knee_section
 from llm_reports.sections.load_search import search_sections
 from llm_reports.sections.quota import quota_section
 from llm_reports.sections.ramps import ramp_section
@@ -29,14 +29,15 @@ from llm_users.run_files import REPORT_MD
 
 
 def tables_and_notes(content: Content, *, for_terminal: bool = False) -> str:
-    """Return the load search result, the summary, LLMPerf's tables with notes, the decisions, the servers' own
-    metrics, and the warnings.
+    """Return the load search result or the load that meets the objectives, the summary, LLMPerf's tables with notes,
+    the decisions, the servers' own metrics, and the warnings.
 
     ``for_terminal`` formats the summary for 80 columns instead of as a Markdown table.
     """
     summary = (terminal_section if for_terminal else summary_section)(content.summary)
     parts = [
         search_text(content.runs),
+        _text([answer_section(content)]),
         section_text(summary),
         *(to_markdown(table, notes) for table, notes in content.tables_with_notes),
         decisions(content),

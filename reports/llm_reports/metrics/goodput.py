@@ -23,6 +23,7 @@ from llm_reports.slo.objectives import ERRORS, Objectives, parse_objectives
 from llm_reports.slo.stage_doubts import DISTURBED, client, failures, queue_grew, unfit
 from llm_reports.stats.effective_size import effective_size, share_interval
 from llm_reports.stats.intervals import Interval
+from llm_users.number_words import listed
 from llm_users.record import COL, StageLoad
 from llm_users.verdict import Verdict, worst
 
@@ -49,6 +50,7 @@ class StagePoint:
     effective: float = math.nan
     """The effective sample size of the attainment."""
     unfit: str = ""  # why the stage cannot be the best of a curve or its knee; "" when it can
+    brief: str = ""  # why the verdict is undecided, in a few words; "" for another verdict
 
     @property
     def attainment(self) -> float:
@@ -150,6 +152,31 @@ def highest(sweep: Sequence[StagePoint]) -> Choice:
     return Choice(name, best, (f"{best.load.short} passes: {'; '.join(best.reasons)}", *lines))
 
 
+def answer(sweep: Sequence[StagePoint], objectives: str) -> str:
+    """Return the highest load that meets the objectives as a sentence, and the levels that are not known to meet them.
+
+    For example: ``32 users meet ttft_p95<0.5; 64 users do not; 4 users: too few independent requests``.
+    """
+    best = highest(sweep).point
+    failed = [point for point in sweep if point.verdict is Verdict.FAILED]
+    limit = failed[0].load.order if failed else None
+    parts = [f"No measured load is shown to meet `{objectives}`"]
+    if best is not None:
+        ends = " (the highest measured load)" if best is sweep[-1] else ""
+        parts = [f"**{best.load.text}** meet{'s' if best.load.users == 1 else ''} `{objectives}`{ends}"]
+    if failed:
+        parts.append(f"{failed[0].load.text} do{'es' if failed[0].load.users == 1 else ''} not")
+    undecided: dict[str, list[StagePoint]] = {}
+    for point in sweep:
+        why = point.brief if point.verdict is Verdict.UNDECIDED else _why_unfit(point)
+        if why and point.verdict is not Verdict.FAILED and (limit is None or point.load.order < limit):
+            undecided.setdefault(why, []).append(point)
+    for why, points in undecided.items():
+        *lower, last = points
+        parts.append(f"{listed([*(point.load.level_text for point in lower), last.load.text])}: {why}")
+    return "; ".join(parts)
+
+
 def _why_unfit(point: StagePoint) -> str:
     """Return why the stage cannot be the highest load, regardless of its figures; "" when it can."""
     only_disturbed = point.group.health == DISTURBED and point.unfit == client(point.group)
@@ -201,6 +228,7 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
     judgements = [judge(group, objective) for objective in objectives.all]
     verdict = worst(judgement.verdict for judgement in judgements) if judgements else None
     reasons = tuple(dict.fromkeys(judgement.reason for judgement in judgements if judgement.verdict == verdict))
+    briefs = list(dict.fromkeys(judgement.brief for judgement in judgements if judgement.brief))
     undeclared = "" if any(objective.name == ERRORS for objective in objectives.all) else failures(group)
     if (why := undeclared or queue_grew(group)) and verdict:
         verdict, reasons = Verdict.FAILED, (*(reasons if verdict is Verdict.FAILED else ()), why)
@@ -224,6 +252,7 @@ def _point(group: Group, objectives: Objectives) -> StagePoint:
         estimated=window.estimated,
         effective=effective_size(met.astype(np.float64)),
         unfit=unfit(group, objectives),
+        brief=listed(briefs) if verdict is Verdict.UNDECIDED and briefs else "",
     )
 
 

@@ -9,9 +9,10 @@ from functools import partial
 from llm_reports.content import Content
 from llm_reports.metrics.costs import chosen_points, costs
 from llm_reports.metrics.distinctions import labels
-from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
+from llm_reports.metrics.goodput import StagePoint, answer, highest, knee, sweeps
+from llm_reports.metrics.load_search import search_of
 from llm_reports.sections.numbers import NO_ANSWER, between, number, percent, shown
-from llm_reports.sections.section import Grid, Section
+from llm_reports.sections.section import Grid, Section, wrapped
 from llm_reports.sections.stage_tables import correctness_section
 from llm_reports.slo.gate import Gate, Judgement
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
@@ -35,6 +36,28 @@ def decision_sections(content: Content) -> list[Section]:
     if content.gate is not None:
         sections.append(gate_section(content.gate))
     return [section for section in sections if section is not None]
+
+
+def answers(content: Content) -> list[str]:
+    """Return for each sweep which load meets the objectives, as a sentence; nothing without objectives.
+
+    A load search states its own result.
+    """
+    if content.objectives is None or any(search_of(run) is not None for run in content.runs):
+        return []
+    sweeps_by_name = named_sweeps(content.judged_points)
+    return [f"{_of(name)}{answer(sweep, content.objectives.text)}." for name, sweep in sweeps_by_name]
+
+
+def answer_section(content: Content) -> Section | None:
+    """Return the answers as the first section of a text; ``None`` without an answer."""
+    texts = answers(content)
+    return Section("Result", [texts if len(texts) > 1 else wrapped(texts[0])]) if texts else None
+
+
+def _of(name: str) -> str:
+    """Return the name of a sweep as the beginning of a sentence."""
+    return f"{name.removeprefix(' of ')}: " if name else ""
 
 
 def objectives_section(points: Sequence[StagePoint], text: str) -> Section:
@@ -98,8 +121,7 @@ def gate_section(gate: Gate) -> Section:
         ]
         for judgement in gate.judgements
     ]
-    stage = {"all": "every stage", "best": "the best stage"}.get(gate.stage, f"stage {gate.stage}")
-    parts: list[str | Grid | list[str]] = [f"Evaluated: {stage}."]
+    parts: list[str | Grid | list[str]] = [f"Evaluated: {gate.scope}."]
     if rows:
         parts += [Grid(header, rows, {0, 1, 6}), [*_explained(gate.judgements)]]
     parts.append([f"{reason}." for reason in gate.reasons])

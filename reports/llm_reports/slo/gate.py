@@ -24,7 +24,7 @@ from llm_reports.metrics.steadiness import UNKNOWN
 from llm_reports.sections.numbers import between, shown, shown_apart
 from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
-from llm_reports.slo.stage_doubts import delay_s, doubt, late
+from llm_reports.slo.stage_doubts import brief_doubt, delay_s, doubt, late
 from llm_reports.stats.intervals import Interval
 from llm_users.number_words import lasting
 from llm_users.record import COL, UNSTEADY
@@ -49,6 +49,8 @@ class Judgement:
     reason: str
     effective: float = math.nan
     """The effective sample size: the number of independent requests that is equivalent to ``n``."""
+    brief: str = ""
+    """Why the verdict is undecided, in a few words for a list of stages; "" for another verdict."""
 
     @property
     def explanation(self) -> str:
@@ -79,6 +81,11 @@ class Gate:
     def passed(self) -> bool:
         """Whether the verdict is passed, so that a pipeline can continue."""
         return self.verdict is Verdict.PASSED
+
+    @property
+    def scope(self) -> str:
+        """The evaluated stages in words: ``every stage``, ``the best stage`` or ``stage 2``."""
+        return {ALL_STAGES: "every stage", BEST_STAGE: "the best stage"}.get(self.stage, f"stage {self.stage}")
 
     def frame(self) -> DataFrame:
         """Return a DataFrame with one row per objective and stage."""
@@ -149,24 +156,38 @@ def judge(group: Group, objective: Objective) -> Judgement:
     late_s = delay_s(group)
     result = evidence(group, objective, late_s)
     verdict, reason = _decided(group, objective, result)
+    brief = "no request has a value"
     if verdict is Verdict.UNDECIDED and result.n:
         passed_without = late_s > 0 and _decided(group, objective, evidence(group, objective))[0] is Verdict.PASSED
         reason = late(group, objective, late_s) if passed_without else _advice(group, objective, result)
+        brief = f"the client was {group.health}" if passed_without else _shortage(objective, result)
     has_failed = verdict is Verdict.FAILED
     by_failures = has_failed and failures_disprove(group, objective)
     doubts = "" if by_failures else doubt(group, objective, failed=has_failed)
     if doubts and verdict is not Verdict.UNDECIDED:
         verdict, reason = Verdict.UNDECIDED, f"{doubts} (measured: {reason})"
+        brief = brief_doubt(group, failed=has_failed)
     elif doubts:
         reason = f"{reason}. Also, {doubts}"
     if group.steadiness == UNSTEADY and verdict is not Verdict.FAILED:
         verdict, reason = _unsteady(objective, result)
+        brief = "the queue grew"
     elif group.load.is_open and group.steadiness == UNKNOWN and verdict is Verdict.PASSED:
         verdict, reason = Verdict.UNDECIDED, f"{TOO_SHORT} (measured: {reason})"
+        brief = "the stage is too short"
     if objective.name == ERRORS and group.counts.throttled and result.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} failed requests were throttled)"
     return Judgement(
-        "", group, objective, result.n, result.estimate, result.interval, verdict, reason, effective=result.effective
+        "",
+        group,
+        objective,
+        result.n,
+        result.estimate,
+        result.interval,
+        verdict,
+        reason,
+        effective=result.effective,
+        brief=brief if verdict is Verdict.UNDECIDED else "",
     )
 
 
@@ -251,6 +272,18 @@ def _unsteady(objective: Objective, result: Evidence) -> tuple[Verdict, str]:
         measured = f"{shown(result.estimate, objective.kind.unit)}, and {grew}, so a longer stage would be slower"
         return Verdict.FAILED, f"{objective.text} does not hold: {measured}"
     return Verdict.UNDECIDED, f"{grew}, so {objective.text} would depend on the length of the stage. Lower the load"
+
+
+def _shortage(objective: Objective, result: Evidence) -> str:
+    """Return what is missing for a verdict, in a few words; ``_advice`` has the numbers."""
+    least = least_requests(objective)
+    if result.n < least:
+        return "too few requests"
+    if result.effective < least:
+        return "too few independent requests"
+    if result.unknown and (result.enough is None or result.enough <= result.n):
+        return "requests without a value"
+    return "the interval contains the limit"
 
 
 def _advice(group: Group, objective: Objective, result: Evidence) -> str:

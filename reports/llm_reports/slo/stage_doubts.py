@@ -59,6 +59,13 @@ def doubt(group: Group, objective: Objective, *, failed: bool) -> str:
     return ""
 
 
+def brief_doubt(group: Group, *, failed: bool) -> str:
+    """Return the reason of ``doubt`` in a few words, for a list of stages: ``only 5 of 8 users ran``."""
+    if not failed and group.shortfall is not None and group.shortfall.users_missing:
+        return f"only {group.shortfall.short} ran"
+    return f"the client was {group.health}"
+
+
 def late(group: Group, objective: Objective, late_s: float) -> str:
     """Return why an objective that passes by its figure alone is undecided: it fails with the client's delay added."""
     return (

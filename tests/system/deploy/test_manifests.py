@@ -287,11 +287,16 @@ def test_result_files_end_in_a_volume() -> None:
     for name in ("compose", "jobs", "operator_v2"):
         master = DEPLOYMENTS[name]()[0]
         assert master.arguments[master.arguments.index("--csv") + 1].startswith("/results/"), name
-    for name in ("llm-master", "v2 master", "llm-results"):
+    (single,) = pods()["llm-test"]["containers"]
+    assert single["args"][single["args"].index("--csv") + 1].startswith("/results/")
+    assert "--llm-report" in single["args"]
+    for name in ("llm-test", "llm-master", "v2 master", "llm-results"):
         pod = pods()[name]
         (volume,) = (m["name"] for m in pod["containers"][0]["volumeMounts"] if m["mountPath"] == "/results")
         (claim,) = (v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if v["name"] == volume)
         assert claim == "llm-results"
+    # kubectl leaves a claim that exists as it is, so both files can be applied in one namespace.
+    assert the("PersistentVolumeClaim", claim, "job.yaml") == the("PersistentVolumeClaim", claim, "jobs.yaml")
     for service in compose_services().values():
         assert service["volumes"] == ["results:/results"]
 
@@ -352,6 +357,25 @@ def test_the_page_names_every_file_and_variable() -> None:
     for variable in set(re.findall(r"\$\{(\w+):", COMPOSE.read_text())):
         assert f"`{variable}`" in page, variable
     assert f"locust-llm:{llm_users.__version__}" in page
+
+
+def test_the_examples_in_comments_keep_the_job_valid() -> None:
+    """A variable can occur only once in a container, so the comment on a search says to replace the sweep."""
+    text = (DEPLOY / "kubernetes" / "job.yaml").read_text()
+    assert "replace the\n            # LOCUST_LLM_SWEEP above" in text
+    (container,) = pod_of(the("Job", "llm-test", "job.yaml"))["containers"]
+    names = [variable["name"] for variable in container["env"]]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("path", ["docs/deploy.md", "deploy/kubernetes/job.yaml", "deploy/kubernetes/jobs.yaml"])
+def test_the_log_is_followed_without_a_race_against_the_pod(path: str) -> None:
+    """``kubectl wait`` on a label fails while no pod has it; ``kubectl logs`` on the Job waits for the pod."""
+    text = (ROOT / path).read_text()
+    assert not re.search(r"kubectl wait .* pod -l", text)
+    follows = re.findall(r"kubectl logs -f .*", text)
+    assert follows
+    assert all(line.endswith("--pod-running-timeout=5m") for line in follows)
 
 
 def test_configuration_examples_say_the_same() -> None:

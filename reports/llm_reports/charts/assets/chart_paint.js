@@ -4,6 +4,7 @@
 
 window.LLMPaint = (() => {
   const M = window.LLMMarks;
+  const POINT = 20; // the weight of a covered point; each of the 11 sampled points of a line counts 1
   const text = (ratio, weight = 400) => `${weight} ${12 * ratio}px system-ui, -apple-system, "Segoe UI", sans-serif`;
 
   function inside({ ctx, bbox }, draw) {
@@ -142,32 +143,60 @@ window.LLMPaint = (() => {
     const wide = ctx.measureText(mark.label).width + 5 * ratio;
     const beside = place + wide > left + width ? place - wide : place + 5 * ratio;
     const over = mark.right ? left + width - wide : left + 5 * ratio;
-    const under = mark.right && place - top < 32 * ratio; // the names of bands are above it
+    const under = place - top < (mark.right ? 32 : 16) * ratio; // the names of bands, or the end of the chart, are above it
     const [x, y] = upright ? [beside, top + height - 8 * ratio] : [over, under ? place + 14 * ratio : place - 5 * ratio];
     write(scene, mark.label, x, y);
   }
 
-  // Paints labels next to points. A label that would cover or touch another one (8 and 8 look like 88) is omitted; the
-  // pointer shows it.
+  // Paints labels next to points, where they cover the fewest points and lines. A label that would cover or touch
+  // another one (8 and 8 look like 88) is omitted, with sparse: true also one that would cover a point; the pointer
+  // shows it.
   function labels(scene, spots) {
     const { ctx, ratio, bbox, colour } = scene;
     const taken = [];
     const [high, apart] = [14 * ratio, 6 * ratio];
+    const drawn = spots.filter(({ series }) => series.labels).flatMap(({ px, py }) => obstacles(px, py));
     ctx.font = text(ratio, 600);
     ctx.fillStyle = colour("ink");
     for (const { series, px, py } of spots) {
       series.labels?.forEach((label, i) => {
         if (Number.isNaN(px[i]) || Number.isNaN(py[i])) return;
         const wide = ctx.measureText(label).width;
-        const fits = px[i] + 9 * ratio + wide <= bbox.left + bbox.width;
-        const x = fits ? px[i] + 9 * ratio : px[i] - 9 * ratio - wide;
-        const y = Math.max(bbox.top + high, py[i] - 6 * ratio);
-        const covers = ([l, t, w]) => x < l + w + apart && l < x + wide + apart && Math.abs(t - y) < high;
-        if (taken.some(covers)) return;
-        taken.push([x, y, wide]);
-        write(scene, label, x, y);
+        const [right, left, middle] = [px[i] + 9 * ratio, px[i] - 9 * ratio - wide, px[i] - wide / 2];
+        const [above, below] = [py[i] - 6 * ratio, py[i] + 16 * ratio];
+        const [over, under] = [py[i] - 9 * ratio, py[i] + 19 * ratio]; // baselines straight over and under the point
+        const places = [[right, above], [left, above], [middle, over], [right, below], [middle, under], [left, below]]; // prettier-ignore
+        let best = null;
+        let fewest = Infinity;
+        for (const [x, y] of places) {
+          const outside = x < bbox.left || x + wide > bbox.left + bbox.width;
+          if (outside || y < bbox.top + high || y > bbox.top + bbox.height - 3 * ratio) continue;
+          if (taken.some(([l, t, w]) => x < l + w + apart && l < x + wide + apart && Math.abs(t - y) < high)) continue;
+          const covered = ([ox, oy, size]) =>
+            ox > x - size * ratio && ox < x + wide + size * ratio && oy > y - (10 + size) * ratio && oy < y + (2 + size) * ratio;
+          const count = drawn.reduce((sum, one) => sum + (covered(one) ? one[3] : 0), 0);
+          if (count < fewest) [fewest, best] = [count, [x, y]];
+        }
+        if (!best || (series.sparse && fewest >= POINT)) return;
+        taken.push([...best, wide]);
+        write(scene, label, ...best);
       });
     }
+  }
+
+  // Returns the points of a curve and points along its lines: [x, y, radius, weight].
+  function obstacles(px, py) {
+    const found = [];
+    for (let i = 0; i < px.length; i++) {
+      if (Number.isNaN(px[i]) || Number.isNaN(py[i])) continue;
+      found.push([px[i], py[i], 5, POINT]);
+      for (let k = 1; k < 12 && i + 1 < px.length; k++) {
+        const at = k / 12;
+        const [x, y] = [px[i] + (px[i + 1] - px[i]) * at, py[i] + (py[i + 1] - py[i]) * at];
+        if (!Number.isNaN(x) && !Number.isNaN(y)) found.push([x, y, 0, 1]);
+      }
+    }
+    return found;
   }
 
   return { bands, series };

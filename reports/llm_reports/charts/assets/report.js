@@ -88,10 +88,45 @@
         `${point.words}: ${point.throughput_token_per_s.toLocaleString("en", { maximumFractionDigits: 0 })} tokens/s at ${fixed(point.latency_s[metric][quantile], metric === "tpot" ? 4 : 2)} s`;
       return `${curve.name}${brief ? ", highest throughput" : ""}: ${points.map(describe).join("; ")}.`;
     });
-    const latency = data.latency_names[metric];
+    const against = `the ${figureName(quantile)} of the ${lowerFirst(data.latency_names[metric])}`;
+    return `Output tokens/s of the whole system against ${against}. ${sentences.join(" ")}`;
+  }
+
+  const lowerFirst = (text) => `${text[0].toLowerCase()}${text.slice(1)}`;
+
+  function figureName(quantile) {
     const figure = { p50: "median", p95: "95th percentile", p99: "99th percentile" }[quantile] ?? quantile;
-    const named = /^p[\d.]+$/.test(figure) ? `${figure.slice(1)}th percentile` : figure;
-    return `Output tokens/s of the whole system against the ${named} of the ${latency[0].toLowerCase()}${latency.slice(1)}. ${sentences.join(" ")}`;
+    return /^p[\d.]+$/.test(figure) ? `${figure.slice(1)}th percentile` : figure;
+  }
+
+  // The latency of the curve against the load, with the limits of the objectives.
+  function byLoad() {
+    const [metric, quantile] = [find("curve-latency").value, find("curve-figure").value];
+    const limits = data.limits.filter((limit) => limit.metric === metric && limit.figure === quantile);
+    const name = data.latency_names[metric];
+    // The same text as html/chart_words.py.
+    const lines = limits.length ? ` The line is the objective ${limits.map((limit) => limit.text).join(", ")}.` : "";
+    const words = `The ${figureName(quantile)} of the ${lowerFirst(name)}, selected above, against ${lowerFirst(data.load_axis)}.${lines}`;
+    if (find("load-words")) find("load-words").textContent = words;
+    return {
+      label: words,
+      x: { label: data.load_axis, zero: true },
+      y: { label: `${name}, ${quantile === "p50" ? "median" : quantile} (s)`, log: find("curve-log").checked, zero: true },
+      height: 260,
+      legend: data.curves.length > 1,
+      marks: limits.map((limit) => ({ y: limit.limit_s, label: limit.text, colour: "warn" })),
+      series: data.curves.map((curve, k) => ({
+        name: curve.name,
+        kind: "curve",
+        ...look(k),
+        x: curve.points.map((point) => point.load),
+        y: curve.points.map((point) => point.latency_s[metric][quantile]),
+        labels: curve.points.map((point) => number(point.latency_s[metric][quantile])),
+        sparse: true,
+        hollow: curve.points.map((point) => point.hollow),
+        tip: (i) => tipOf(curve.points[i], metric, quantile),
+      })),
+    };
   }
 
   function tipOf(point, metric, quantile) {
@@ -138,6 +173,7 @@
         x: curve.points.map((point) => point.load),
         y: curve.points.map((point) => point[key]),
         labels: curve.points.map((point) => number(point[key])),
+        sparse: true,
       })),
     });
   }
@@ -281,6 +317,7 @@
   });
 
   figure("curve-chart", curve, ["curve-latency", "curve-figure", "curve-budget", "curve-log"]);
+  figure("load-chart", byLoad, ["curve-latency", "curve-figure", "curve-log"]);
   figure("system-chart", speeds("throughput_token_per_s", "System, output tokens/s"));
   figure("user-chart", speeds("per_user_token_per_s", "One user, tokens/s"));
   figure("distribution-chart", distribution, ["distribution-latency", "distribution-view", "distribution-log"]);

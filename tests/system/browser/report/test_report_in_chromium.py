@@ -20,7 +20,7 @@ from tests.unit.reports.open_loop_on_disk import write_rates
 from tests.unit.reports.sweep_on_disk import write_sweep
 
 OpenPage = Callable[..., Page]
-CHARTS = ("curve", "system", "user", "distribution", "timeline", "model", "input")
+CHARTS = ("curve", "load", "system", "user", "distribution", "timeline", "model", "input")
 LEVELS = (1, 2, 4, 8, 16, 32)
 
 
@@ -194,6 +194,14 @@ def test_it_fits_its_window(
     page.click("#theme")
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)") != dark
     assert all(ink(page, chart) > 3 for chart in CHARTS)
+
+
+def test_the_summary_needs_no_scrolling_at_1200_pixels(tmp_path: Path, open_page: OpenPage) -> None:
+    prefix = write_sweep(tmp_path / "run", levels=LEVELS, requests=40, healths=("disturbed",) * 3)
+    report_run(prefix, formats=("html",))
+    page = open_page(tmp_path / "run_report" / "report.html", width=1200)
+    sizes = page.eval_on_selector("#summary-table", "t => [t.parentElement.scrollWidth, t.parentElement.clientWidth]")
+    assert sizes[0] <= sizes[1]
 
 
 def test_the_curve_opens_on_the_objective(prefix: Path, tmp_path: Path, open_page: OpenPage, screenshots: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 import random
 import re
@@ -18,7 +19,7 @@ from PIL import Image
 from llm_reports.charts.curve import WORDS_PER_TOKEN, Curve, Point
 from llm_reports.charts.downsampling import drawn, evenly, short, thinned
 from llm_reports.charts.figures import figures
-from llm_reports.content import Content, content_of
+from llm_reports.content import Content, Questions, content_of
 from llm_reports.html.fragment import fragment_of
 from llm_reports.html.page import page as report_page
 from llm_reports.input.loader import load
@@ -26,6 +27,7 @@ from llm_reports.main import main
 from llm_reports.metrics.latency_model import latency_model, robust_line
 from llm_reports.plots import drawing
 from llm_reports.plots.images import drawings, files, ramp
+from llm_reports.slo.objectives import parse_objectives
 from llm_users.quantile import quantile
 from llm_users.record import StageLoad
 from tests.unit.reports.rows_on_disk import record, write_rows
@@ -36,6 +38,20 @@ from tests.unit.reports.sweep_on_disk import write_sweep
 def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
     folder = tmp_path_factory.mktemp("sweep")
     return content_of([load(write_sweep(folder / "run", levels=(2, 8, 32), requests=400, healths=("strained",)))])
+
+
+def test_the_page_draws_the_latency_of_an_objective_against_the_load(tmp_path: Path) -> None:
+    prefix = write_sweep(tmp_path / "run", levels=(2, 8, 32), requests=80)
+    page = report_page(content_of([load(prefix)], questions=Questions(parse_objectives("ttft_p95<0.5"))))
+    caption = (
+        "The 95th percentile of the time to first token, selected above, against parallel requests. "
+        "The line is the objective ttft_p95&lt;0.5."
+    )
+    assert f'<div id="load-chart" data-label="{caption}">' in page
+    assert page.index('id="curve-chart"') < page.index('id="load-chart"') < page.index('id="stages"')
+    data = json.loads(page.split('id="llm-data"')[1].partition(">")[2].partition("</script>")[0])
+    assert [(limit["metric"], limit["figure"], limit["limit_s"]) for limit in data["limits"]] == [("ttft", "p95", 0.5)]
+    assert [point["load"] for point in data["curves"][0]["points"]] == [2, 8, 32]
 
 
 def test_thinning_keeps_the_extremes_of_every_slice() -> None:
