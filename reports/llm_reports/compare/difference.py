@@ -2,7 +2,8 @@
 
 A deciding line is *passed* when the whole 95 % interval of the worsening is within the threshold, *failed* when the
 whole interval is beyond it and p is below 0.05, and *undecided* otherwise. The error ratio fails with any significant
-increase. Lines that do not decide can only fail, and only when they are significantly worse by more than the threshold.
+increase. A line whose worsening the delay of a late client can explain is undecided. Lines that do not decide can only
+fail, and only when they are significantly worse by more than the threshold.
 
 With a threshold, a significant difference whose whole interval is within it is called neither better nor worse.
 """
@@ -12,10 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llm_reports.compare.estimates import NO_ESTIMATE, Estimate
 from llm_reports.errors import InputError
 from llm_reports.metrics.groups import Group
+from llm_reports.slo.stage_doubts import CLIENT_WAS_THE_LIMIT, SATURATED, at_most, delay_of
 from llm_reports.stats.intervals import UNKNOWN, Interval, student_t, values_needed
 from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict
@@ -183,8 +186,9 @@ def judged(line: Difference, p: float, threshold: float | None, deciding: bool) 
     line = replace(line, p=p, deciding=deciding)
     reason = line.reason
     if line.comparable and not reason and line.metric != ERROR_RATIO:  # a late client makes no request fail
-        saturated = [group.run.name for group in (*line.bases, *line.others) if group.health == "saturated"]
-        reason = f"the client of {' and '.join(saturated)} was saturated" if saturated else ""
+        saturated = [group.run.name for group in (*line.bases, *line.others) if group.health == SATURATED]
+        if saturated and not _worse_without_delay(line, p, threshold):
+            reason = f"the client of {' and '.join(saturated)} was saturated"
     if not line.comparable or reason:
         verdict = Verdict.UNDECIDED if threshold is not None and deciding else None
         return replace(line, outcome=Verdict.UNDECIDED, verdict=verdict, reason=reason)
@@ -196,6 +200,15 @@ def judged(line: Difference, p: float, threshold: float | None, deciding: bool) 
     if line.outcome in (WORSE, BETTER) and _is_irrelevant(line, threshold):
         line = replace(line, outcome=IRRELEVANT)
     verdict = _verdict(line, threshold)
+    late = [group for group in line.others if group.health in CLIENT_WAS_THE_LIMIT]
+    if verdict is Verdict.FAILED and late and not line.is_share:
+        if not _worse_without_delay(line, p, threshold):
+            names = " and ".join(group.run.name for group in late)
+            cause = f"the client of {names} was {late[0].health}, and its delay can explain the difference"
+            return replace(line, verdict=Verdict.UNDECIDED if deciding else None, reason=cause)
+        return replace(
+            line, verdict=verdict, reason=at_most(max(late, key=partial(delay_of, column=line.metric)), line.metric)
+        )
     if verdict is not Verdict.UNDECIDED:
         return replace(line, verdict=verdict)
     needed = _needed(line, threshold)
@@ -228,6 +241,19 @@ def _verdict(line: Difference, threshold: float) -> Verdict | None:
     within = interval.known and interval.high <= threshold
     within |= rose_from_nothing and line.difference_interval.low > 0
     return Verdict.PASSED if within and not _unsteady(line) else Verdict.UNDECIDED
+
+
+def _worse_without_delay(line: Difference, p: float, threshold: float | None) -> bool:
+    """Return whether the line is worse by more than the threshold without the delay of the other side's clients.
+
+    The delay of the first side's clients only makes the difference look smaller.
+    """
+    interval = line.worsening_interval
+    if threshold is None or not p < LEVEL or not interval.known or not line.before > 0:
+        return False
+    delay = max(delay_of(group, line.metric) for group in line.others)
+    share = delay if line.more_is_better else delay / line.before
+    return interval.low - share > threshold
 
 
 def _is_irrelevant(line: Difference, threshold: float) -> bool:

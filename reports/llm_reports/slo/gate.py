@@ -1,8 +1,8 @@
 """The SLO gate for pipelines: it compares objectives with stages; the verdict is passed, failed or undecided.
 
 An objective is passed only if the bad end of its interval is within the limit, and failed only if the good end is not.
-Otherwise it is undecided. It is also undecided if the client may have caused the result, or if the stage was unsteady
-and the figure is within the limit.
+Otherwise it is undecided. It is also undecided if the client may have caused the result, unless the figure exceeds its
+limit by more than the client's own delay, or if the stage was unsteady and the figure is within the limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llm_reports.metrics.steadiness import UNKNOWN
 from llm_reports.sections.numbers import between, shown, shown_apart
 from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
-from llm_reports.slo.stage_doubts import brief_doubt, delay_s, doubt, late
+from llm_reports.slo.stage_doubts import at_most, brief_doubt, delay_s, doubt, late, stricter
 from llm_reports.stats.intervals import Interval
 from llm_users.number_words import lasting
 from llm_users.record import COL, UNSTEADY
@@ -164,7 +164,9 @@ def judge(group: Group, objective: Objective) -> Judgement:
     has_failed = verdict is Verdict.FAILED
     by_failures = has_failed and failures_disprove(group, objective)
     doubts = "" if by_failures else doubt(group, objective, failed=has_failed)
-    if doubts and verdict is not Verdict.UNDECIDED:
+    if doubts and has_failed and _fails_without_delay(group, objective):
+        reason += f" ({at_most(group, objective.kind.column)})"
+    elif doubts and verdict is not Verdict.UNDECIDED:
         verdict, reason = Verdict.UNDECIDED, f"{doubts} (measured: {reason})"
         brief = brief_doubt(group, failed=has_failed)
     elif doubts:
@@ -260,6 +262,12 @@ def _with_bound(objective: Objective, result: Evidence, bound: float, direction:
     estimate, end = (shown_apart(value, objective.kind.unit, objective.limit) for value in (result.estimate, bound))
     failures = f", {result.failed} of them failed" if result.failed else ""
     return f"measured {estimate}, 95 % interval {direction} {end} ({result.n} requests{failures})"
+
+
+def _fails_without_delay(group: Group, objective: Objective) -> bool:
+    """Return whether an objective also fails if every request is faster by the delay of the client."""
+    harder = stricter(group, objective)
+    return harder is not None and _decided(group, harder, evidence(group, harder))[0] is Verdict.FAILED
 
 
 def _unsteady(objective: Objective, result: Evidence) -> tuple[Verdict, str]:

@@ -2,14 +2,20 @@
 
 A client that reads late makes TTFT and E2E latency look longer, never shorter. So an objective that is met including
 this delay passes, regardless of the client's health. A time per output token can look shorter (the first chunk is read
-late, the last one on time), so it is evaluated with the client's delay added. If a figure exceeds its limit, the client
-may be the cause. A load below the requested load does not show whether the requested load meets the objectives.
+late, the last one on time), so it is evaluated with the client's delay added. The client may be the cause of a figure
+that exceeds its limit by less than the client's delay (``stricter``). A load below the requested load does not show
+whether the requested load meets the objectives.
 
 A stage that was limited by the client, unsteady, or had too many failures is *unfit*: it cannot be the highest load,
 the knee, the operating point of costs, the best point of the curve, or the top of the leaderboard.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
 
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.stage_group import StageGroup
@@ -37,6 +43,58 @@ def delay_s(group: Group) -> float:
     """
     lag_s = group.stage_figure(COL.lag_p99_s) if group.health in _REMEDIES else 0.0
     return lag_s if lag_s > 0 else 0.0
+
+
+def delay_of(group: Group, column: str) -> float:
+    """Return by how much the client's delay can worsen a figure: seconds for a time, a share of 1 for a throughput.
+
+    The result is 0 if the client was healthy or if its delay does not change the figure, and infinite if the delay is
+    unknown or is the figure itself, such as the wait in the client.
+    """
+    if group.health not in _REMEDIES or column in (COL.error_code, COL.answer_match, COL.answer_strict_match):
+        return 0.0
+    late_s = delay_s(group)
+    if not late_s or column == COL.queue_s or not len(group.ok):
+        return math.inf
+    if column == COL.tpot_s:
+        tokens = group.ok[COL.output_tokens].to_numpy(np.float64, na_value=math.nan)
+        counted = tokens[tokens >= 2]  # one token has no time per token after the first
+        return late_s / (float(counted.min()) - 1) if len(counted) else math.inf
+    if column in (COL.request_output_throughput_token_per_s, COL.output_throughput_token_per_s):
+        fastest_s = float(group.ok[COL.end_to_end_latency_s].min())
+        return late_s / fastest_s if fastest_s > late_s else math.inf
+    if column in (COL.corrected_ttft_s, COL.corrected_end_to_end_latency_s):
+        queue_s = group.stage_figure(COL.queue_p99_s)
+        return math.inf if math.isnan(queue_s) else late_s + queue_s
+    return late_s
+
+
+def stricter(group: Group, objective: Objective) -> Objective | None:
+    """Return the objective that fails only if the given one fails without the client's delay; ``None`` if unknown.
+
+    The limit is worse by the delay. The delay is a p99, so 1 % of the requests can be later: a quantile moves by 0.01,
+    and by 0.02 if the wait in the client is part of the figure.
+    """
+    delay = delay_of(group, objective.kind.column)
+    less = objective.kind.less_is_better
+    if not 0 < delay < math.inf:
+        return None
+    limit = objective.limit + delay if less else objective.limit * (1 - delay)
+    if objective.q is None:
+        return replace(objective, limit=limit)
+    later = 0.02 if objective.name.startswith("corrected_") else 0.01
+    q = objective.q - later if less else objective.q + later
+    return replace(objective, limit=limit, q=q) if 0 < q < 1 else None
+
+
+def at_most(group: Group, column: str) -> str:
+    """Return the client's delay in a figure in words, rounded up."""
+    delay = delay_of(group, column)
+    if column in (COL.request_output_throughput_token_per_s, COL.output_throughput_token_per_s):
+        return f"client delay at most {math.ceil(1000 * delay) / 10:.1f} %"
+    if column == COL.tpot_s:
+        return f"client delay at most {math.ceil(1e5 * delay) / 100:.2f} ms per token"
+    return f"client delay at most {math.ceil(1000 * delay) / 1000:.3f} s"
 
 
 def doubt(group: Group, objective: Objective, *, failed: bool) -> str:

@@ -95,7 +95,7 @@ def test_a_mean_of_few_requests_is_undecided(write_run: Write, make_record: Make
 
 @pytest.mark.parametrize("health", ["saturated", "disturbed"])
 def test_the_client_puts_only_missed_limits_in_doubt(write_run: Write, make_record: Make, health: str) -> None:
-    prefix = write_run(rows(make_record, failed=20), stages=[stage(health, lag_p99_s=0.03, concurrency_actual=8.0)])
+    prefix = write_run(rows(make_record, failed=20), stages=[stage(health, lag_p99_s=0.09, concurrency_actual=8.0)])
     kept = judgements(prefix, "ttft_p50<0.5,errors<0.01")
     assert (kept["ttft"].verdict, kept["errors"].verdict) == ("passed", "failed")
     missed = judgements(prefix, "ttft_p50<0.05")["ttft"]
@@ -105,7 +105,7 @@ def test_the_client_puts_only_missed_limits_in_doubt(write_run: Write, make_reco
 
 def test_failed_requests_alone_disprove_a_percentile_whatever_the_client(write_run: Write, make_record: Make) -> None:
     # 50 of 400 requests failed: the P95 is a failure at any speed of the client, and the median is not.
-    disturbed = [stage("disturbed", lag_p99_s=0.03, concurrency_actual=8.0)]
+    disturbed = [stage("disturbed", lag_p99_s=0.09, concurrency_actual=8.0)]
     prefix = write_run(rows(make_record, 400, failed=50), stages=disturbed)
     found = judgements(prefix, "ttft_p95<0.5")["ttft"]
     assert found.verdict == "failed"
