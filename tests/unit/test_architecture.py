@@ -12,8 +12,8 @@ from tests.project import ROOT
 from tests.unit.source_tree import imports, module_of, sources
 
 BASE = {
-    "_version", "distributions", "number_words", "outcome", "prices", "quantile", "record", "run_files", "secrets",
-    "verdict",
+    "_version", "distributions", "number_words", "outcome", "prices", "quantile", "quota", "record", "run_files",
+    "secrets", "verdict",
 }  # fmt: skip
 
 # Room -> the rooms of llm_users that it may import, besides those of BASE. BASE imports only itself.

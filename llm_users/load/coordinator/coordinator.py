@@ -696,8 +696,8 @@ class Coordinator:
     def _end_for_quota(self, message: str) -> None:
         self._ending = "a quota"
         self._pool.fall_short(
-            f"the run ends, because an exceeded quota does not recover within it: {message}. Repeat the run when the "
-            "quota is full again, or ask for a larger one; --llm-keep-going continues the run"
+            f"the run ends, because an exceeded quota does not recover within it: {message.rstrip('.')}. Repeat the "
+            "run when the quota is full again, or ask for a larger one; --llm-keep-going continues the run"
         )
 
     def _end_for_budget(self, why: str) -> None:
