@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from llm_users.collect.stage_stats import progress
 from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
+from llm_users.load.coordinator.expected_usage import input_length
 from llm_users.load.coordinator.failure_log import FailureLog
 from llm_users.load.coordinator.first_answers import FirstAnswers
 from llm_users.load.coordinator.model_shares import ModelShares
@@ -206,7 +207,7 @@ class Coordinator:
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
         self._model_shares = ModelShares()
-        self._throttling = Throttling(on_bedrock=self._reserves_quota)
+        self._throttling = Throttling(on_bedrock=self._reserves_quota, input_length=input_length(options))
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:

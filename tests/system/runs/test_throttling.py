@@ -36,7 +36,7 @@ def test_the_advice_and_the_report_have_the_quota(locust: Locust) -> None:
     """The bucket holds 60,000 tokens at the start, which last for 13 s, and gets 1,000 per second, input and output."""
     done = locust.run("--llm-simulator", "ttft=5ms,itl=1ms,input_tpm=60000", *MODEL, "--llm-rate", "20",
                       "--llm-arrivals", "constant", "--llm-stage-time", "80s", "--llm-warmup", "0",
-                      "--llm-input-tokens", "300,0", "--llm-output-tokens", "60,0", "--llm-report",
+                      "--llm-input-tokens", "300,0", "--llm-output-tokens", "60,0", "--llm-report", timeout_s=150,
                       locustfile=BEDROCK)  # fmt: skip
     pattern = r"The quota found: between .*? about ([\d,]+)\s+requests\s+and\s+([\d,]+)\s+tokens\s+per\s+minute"
     report = (done.prefix.with_name(f"{done.prefix.name}_report") / "report.md").read_text()

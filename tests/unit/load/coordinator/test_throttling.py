@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from llm_users.load.coordinator.throttling import Throttling
@@ -124,3 +126,23 @@ def test_without_throttled_requests_there_is_no_advice() -> None:
     throttling.add(served(1, 0.0))
     throttling.add(RequestRecord(error_code="400", error_message="ValidationException: 3 requests per day"))
     assert (throttling.advice(), throttling.long_quota) == (None, None)
+
+
+def test_longer_throttled_requests_are_named() -> None:
+    """Prompts of 400 tokens are served, those of 800 are throttled."""
+    throttling = Throttling(input_length=lambda index: 400 if index % 2 else 800)
+    throttling.add(dataclasses.replace(refused(MESSAGE, at_s=1.0), prompt_index=0))
+    for index in range(1, 100, 2):
+        throttling.add(dataclasses.replace(served(2, index), prompt_index=index))
+        throttling.add(dataclasses.replace(refused(MESSAGE, at_s=index), prompt_index=index + 1))
+    advice = throttling.advice() or ""
+    assert "they request 800 input tokens on average, and those that were served beside them 400" in advice
+    assert "costs are too low" in advice
+
+
+def test_equal_lengths_are_not_named() -> None:
+    throttling = Throttling(input_length=lambda index: 400)
+    for index in range(100):
+        throttling.add(dataclasses.replace(refused(MESSAGE, at_s=index), prompt_index=index))
+        throttling.add(dataclasses.replace(served(2, index), prompt_index=index))
+    assert "too low" not in (throttling.advice() or "")
