@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +52,21 @@ class Price:
             + output_tokens * self.output
             + cache_read * self.cache_read
             + cache_write * self.cache_write
+        )
+
+    @classmethod
+    def mean(cls, shares: Sequence[tuple[float, Price]]) -> Price:
+        """Return the mean of prices, each with its weight."""
+        total = sum(weight for weight, _ in shares)
+
+        def mean_of(price_of: Callable[[Price], float]) -> float:
+            return sum(weight * price_of(price) for weight, price in shares) / total
+
+        return cls(
+            mean_of(lambda price: price.input),
+            mean_of(lambda price: price.output),
+            mean_of(lambda price: price.cache_read),
+            mean_of(lambda price: price.cache_write),
         )
 
 
@@ -141,8 +156,11 @@ class Prices:
         return self.models[names[0]] if names else None
 
     def shown(self, amount: float) -> str:
-        """Format an amount of money for a sentence."""
-        return f"{amount:,.4f} {self.currency}".rstrip() if amount < 1 else f"{amount:,.2f} {self.currency}".rstrip()
+        """Format an amount of money for a sentence, with at least two significant digits."""
+        decimals = 2 if amount >= 1 else 4
+        if 0 < amount < 0.001:
+            decimals = 1 - math.floor(math.log10(amount))
+        return f"{amount:,.{decimals}f} {self.currency}".rstrip()
 
 
 def _entry_of(model: str, entries: Mapping[str, T]) -> T | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 
-from llm_users.load.coordinator.expected_usage import requests_of_stage
+from llm_users.load.coordinator.expected_usage import mean_price, requests_of_stage
 from llm_users.number_words import counted
 from llm_users.options.table import Options
 from llm_users.prices import Price, PriceError
@@ -37,6 +37,8 @@ class Budget:
         self._highest_cost = 0.0
         self._unpriced: set[str] = set()
         self._known_prices: dict[str, Price | None] = {}
+        self._known_mean_price: Price | None = None
+        self._mean_price_is_known = False
         self.spent = 0.0
 
     def add(self, record: RequestRecord) -> None:
@@ -100,13 +102,15 @@ class Budget:
         cost = self._stage_cost(requests)
         if prices is not None and cost is not None:
             parts.append(f"about {prices.shown(cost)} if every answer has the maximum length")
-        elif prices is not None and self._options.model and self._price(self._options.model) is None:
-            parts.append(f"the price file has no price for {self._options.model}")
+        elif prices is not None and self._mean_price() is None:
+            unpriced = [model for model in self._models() if self._price(model) is None]
+            if unpriced:
+                parts.append(f"the price file has no price for {', '.join(unpriced)}")
         return "; ".join(parts) or None
 
     def _stage_cost(self, requests: int | None) -> float | None:
         """Return the cost of a stage with answers of the maximum length, or None if it is unknown."""
-        price = self._price(self._options.model or "")
+        price = self._mean_price()
         if price is None or requests is None:
             return None
         return requests * price.of(self._input, self._output)
@@ -120,10 +124,14 @@ class Budget:
             return self._over(f"there is no price for {', '.join(sorted(self._unpriced))}")
         highest_cost = self._highest_cost
         if not highest_cost:
-            price = self._price(self._options.model or "")
-            if price is None:
-                return self._over(f"there is no price for {self._options.model}") if self._options.model else None
-            highest_cost = price.of(self._input, self._output)
+            costs = []
+            for model in self._models():
+                if (price := self._price(model)) is None:
+                    return self._over(f"there is no price for {model}")
+                costs.append(price.of(self._input, self._output))
+            if not costs:
+                return None
+            highest_cost = max(costs)
         unseen = 1 + (math.ceil(self._late_s / self._shortest_s) if self._shortest_s < math.inf else 0)
         in_flight = users * unseen * highest_cost
         if self.spent + in_flight <= budget:
@@ -135,6 +143,22 @@ class Budget:
 
     def _over(self, why: str) -> str:
         return f"--llm-budget {self._options.budget:g}: {why}"
+
+    def _models(self) -> list[str]:
+        """Return the models that the options name."""
+        if self._options.targets:
+            return [target.model for target in self._options.targets]
+        return [self._options.model] if self._options.model else []
+
+    def _mean_price(self) -> Price | None:
+        """Return the mean price over the models by their shares of the requests, or None if it is unknown."""
+        if not self._mean_price_is_known:
+            self._mean_price_is_known = True
+            try:
+                self._known_mean_price = mean_price(self._options)
+            except PriceError as error:
+                logger.error("--llm-prices: %s", error)
+        return self._known_mean_price
 
     def _price(self, model: str) -> Price | None:
         """Return the price of a model. The lookup is kept, because it compares the names of the whole file."""

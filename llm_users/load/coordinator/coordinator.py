@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from llm_users.collect.stage_stats import progress
 from llm_users.collect.writer import RowObserver, RunWriter
 from llm_users.load.coordinator.budget import Budget
+from llm_users.load.coordinator.expected_usage import input_length
 from llm_users.load.coordinator.failure_log import FailureLog
 from llm_users.load.coordinator.first_answers import FirstAnswers
 from llm_users.load.coordinator.model_shares import ModelShares
@@ -209,7 +210,7 @@ class Coordinator:
         self.unusable = self._ending = self._alone_since = self._earlier = None
         self._first_answers, self._failure_log = FirstAnswers(), FailureLog()
         self._model_shares = ModelShares()
-        self._throttling = Throttling(on_bedrock=self._reserves_quota)
+        self._throttling = Throttling(on_bedrock=self._reserves_quota, input_length=input_length(options))
         self._measured = 0
         run_id, run_key = uuid4().hex[:8], options.repeated_run_key or uuid4().hex[:16]
         try:
@@ -702,8 +703,8 @@ class Coordinator:
     def _end_for_quota(self, message: str) -> None:
         self._ending = "a quota"
         self._pool.fall_short(
-            f"the run ends, because an exceeded quota does not recover within it: {message}. Repeat the run when the "
-            "quota is full again, or ask for a larger one; --llm-keep-going continues the run"
+            f"the run ends, because an exceeded quota does not recover within it: {message.rstrip('.')}. Repeat the "
+            "run when the quota is full again, or ask for a larger one; --llm-keep-going continues the run"
         )
 
     def _end_for_budget(self, why: str) -> None:

@@ -7,7 +7,7 @@ than its cap, and cached input is cheaper, so the output and the cost are upper 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -167,6 +167,32 @@ def tokens_per_request(
     return _given_prompts(options, range(min(len(indices), _MOST_PROMPTS)))
 
 
+def input_length(options: Options) -> Callable[[int], int] | None:
+    """Return the function from the index of a prompt to its input tokens; None if the options do not define them."""
+    given = (options.prompt, options.prompts, options.trace, options.conversations)
+    if any(source is not None for source in given) or options.length_sweep:
+        return None
+    return lambda index: length_at(options.input_tokens, options.seed, index, "input")
+
+
+def mean_price(options: Options) -> Price | None:
+    """Return the mean price of a token over the models of the run by their shares of the requests.
+
+    It is None without a model, or if the price file has no price for one of them. Raises PriceError.
+    """
+    prices = options.prices
+    targets = options.targets or ((Target(options.model),) if options.model else ())
+    if prices is None or not targets:
+        return None
+    shares: list[tuple[float, Price]] = []
+    for target in targets:
+        price = prices.of_model(target.model)
+        if price is None:
+            return None
+        shares.append((float(target.weight), price))
+    return Price.mean(shares)
+
+
 def _with_history(turns: Iterable[int], drawn: float, cap: float) -> float:
     """Return the mean input of a turn: turn n contains n messages of the user and n - 1 answers."""
     counts = list(turns)
@@ -204,15 +230,11 @@ def _cost(options: Options, requests: int, tokens: TokensPerRequest) -> str:
     targets = options.targets or ((Target(options.model),) if options.model else ())
     if not targets:
         return "; the cost is unknown, because --llm-model is not given"
-    shares: list[tuple[float, Price]] = []
-    for target in targets:
-        price = prices.of_model(target.model)
-        if price is None:
-            paid_per_hour = prices.hour_of_model(target.model) is not None
-            return "" if paid_per_hour else f"; the price file has no price for {target.model}"
-        shares.append((float(target.weight), price))
+    price = mean_price(options)
+    if price is None:
+        unpriced = next(target.model for target in targets if prices.of_model(target.model) is None)
+        paid_per_hour = prices.hour_of_model(unpriced) is not None
+        return "" if paid_per_hour else f"; the price file has no price for {unpriced}"
     if tokens.input is None:
         return "; the cost is unknown, because the input is"
-    given = tokens.input
-    cost = sum(weight * price.of(given, tokens.output) for weight, price in shares) / sum(w for w, _ in shares)
-    return f", up to about {prices.shown(requests * cost)}"
+    return f", up to about {prices.shown(requests * price.of(tokens.input, tokens.output))}"

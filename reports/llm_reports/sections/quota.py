@@ -3,8 +3,8 @@
 It has requests and tokens per minute, their lengths, and throttled requests.
 
 Every request that was sent counts, also those of warm-ups, because the provider counts them, except those that the
-provider refused as too many. A request counts at the time at which it was sent. Tokens are those that the provider
-counted, if it did.
+provider refused as too many. A model without a successful request has no figures. A request counts at the time at
+which it was sent. Tokens are those that the provider counted, if it did.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_reports.metrics.outcomes import throttled
+from llm_reports.metrics.outcomes import succeeded, throttled
 from llm_reports.run import Run
 from llm_reports.sections.section import Grid, Section
 from llm_users.quantile import quantile
+from llm_users.quota import MINUTE_S, STEADY_STAGE, ServedBesideThrottled, ServedRate, output_burndown, separate_quotas
 from llm_users.record import COL
 
 if TYPE_CHECKING:  # this module does not load pandas
@@ -27,17 +28,19 @@ if TYPE_CHECKING:  # this module does not load pandas
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-WINDOW_S = 60.0
-"""Quotas count requests and tokens per minute."""
+WINDOW_S = MINUTE_S
+
+Window = tuple[float, Bools]
+"""A stage's length in seconds, and which requests started in its measurement window."""
 
 
 @dataclass(frozen=True, slots=True)
 class PerMinute:
     """An amount per minute, and the lengths behind it. NaN means unknown.
 
-    ``peak`` is the largest sum in any 60 seconds, or if the run sent for less than 60 seconds, the mean rate of its
-    busiest stage. ``steady`` is the mean of the stage with the most requests per minute, in its measurement window;
-    only stages of at least 60 seconds count.
+    ``peak`` is the largest sum in any 60 seconds or the mean rate of the busiest stage, whichever is larger. ``steady``
+    is the mean of the stage with the most requests per minute, in its measurement window; only stages of at least 60
+    seconds count.
     """
 
     name: str
@@ -48,8 +51,25 @@ class PerMinute:
 
 
 @dataclass(frozen=True, slots=True)
+class BusiestStage:
+    """The stage with the most requests per minute: its length in seconds and its rate."""
+
+    length_s: float
+    per_minute: float
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Return whether the stage was shorter than a minute, so that its requests per minute were not observed."""
+        return self.length_s < WINDOW_S
+
+
+@dataclass(frozen=True, slots=True)
 class Quota:
-    """The amounts of one model in one run. ``sent_s`` is the time from the first request to the last."""
+    """The amounts of one model in one run, empty if no request succeeded.
+
+    ``sent_s`` is the time from the first request to the last. ``served`` is what the endpoint served beside throttled
+    requests.
+    """
 
     run: Run
     model: str
@@ -57,11 +77,14 @@ class Quota:
     requests: int
     throttled: int
     sent_s: float
+    busiest: BusiestStage | None = None
+    served: ServedRate | None = None
+    on_bedrock: bool = False
 
     @property
     def is_extrapolated(self) -> bool:
-        """Return whether the run sent for less than a minute, so that no minute was observed."""
-        return self.sent_s < WINDOW_S
+        """Return whether the peak is the rate of a stage of less than a minute."""
+        return self.sent_s < WINDOW_S or (self.busiest is not None and self.busiest.is_extrapolated)
 
 
 def quotas(runs: Sequence[Run]) -> list[Quota]:
@@ -79,55 +102,88 @@ def quotas(runs: Sequence[Run]) -> list[Quota]:
 
 def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
     refused = throttled(rows).to_numpy(bool)
-    served = rows[~refused].sort_values(COL.started_at)
-    times = served[COL.started_at].to_numpy(dtype=np.float64)
-    measured = (served[COL.measured] == 1).fillna(value=False).to_numpy(bool)
-    stages = served[COL.stage].to_numpy(dtype=np.float64, na_value=math.nan)
-    lengths_s = {
-        float(stage): float(window_s)
+    ok = succeeded(rows[COL.error_code]).to_numpy(bool)
+    on_bedrock = bool((rows[COL.framework] == "bedrock").fillna(value=False).any())
+    if not ok.any():
+        return Quota(run, model, (), len(rows), int(refused.sum()), 0.0, on_bedrock=on_bedrock)
+    sent = rows[~refused].sort_values(COL.started_at)
+    times = sent[COL.started_at].to_numpy(dtype=np.float64)
+    measured = (sent[COL.measured] == 1).fillna(value=False).to_numpy(bool)
+    stages = sent[COL.stage].to_numpy(dtype=np.float64, na_value=math.nan)
+    windows: list[Window] = [
+        (float(window_s), measured & (stages == float(stage)))
         for stage, window_s in run.stages[[COL.stage, COL.measure_s]].dropna().itertuples(index=False)
         if window_s > 0
-    }
-
-    def busiest(least_s: float) -> tuple[Bools, float] | None:
-        """Return the requests of the stage with the most requests per second, and its length."""
-        rates = {
-            stage: (measured & (stages == stage)).sum() / length_s
-            for stage, length_s in lengths_s.items()
-            if length_s >= least_s
-        }
-        stage = max(rates, key=lambda stage: rates[stage], default=None)
-        return None if stage is None else (measured & (stages == stage), lengths_s[stage])
-
-    sent_s = float(times[-1] - times[0]) if len(times) else 0.0
-    steady, fastest = busiest(WINDOW_S), busiest(0.0)
-    columns = {
-        "Requests": np.ones(len(served)),
-        "Input tokens": _counted(served, COL.input_tokens, COL.input_tokens_source),
-        "Output tokens": _counted(served, COL.output_tokens, COL.output_tokens_source),
-        "Output tokens, maximum": _values(served, COL.requested_output_tokens),
-    }
+    ]
+    windows = [window for window in windows if window[1].any()]
+    busiest = max(windows, key=lambda window: window[1].sum() / window[0], default=None)
+    long_windows = (window for window in windows if window[0] >= WINDOW_S)
+    steady = max(long_windows, key=lambda window: window[1].sum() / window[0], default=None)
     amounts = []
-    for name, values in columns.items():
+    for name, values in _columns(sent, output_burndown(model) if on_bedrock else 1).items():
         known = values[~np.isnan(values)]
         if not len(known):
             continue
         sums = np.nan_to_num(values)
         lengths = sorted(known.tolist()) if name != "Requests" else []
-        if sent_s >= WINDOW_S or fastest is None:
-            peak = peak_per_minute(times, sums)
-        else:
-            peak = WINDOW_S * float(sums[fastest[0]].sum()) / fastest[1]
+        in_stages = [_per_minute(sums, window) for window in windows]
+        in_window = peak_per_minute(times, sums) if times[-1] - times[0] >= WINDOW_S or not windows else math.nan
         amounts.append(
             PerMinute(
                 name,
-                peak,
-                WINDOW_S * float(sums[steady[0]].sum()) / steady[1] if steady is not None else math.nan,
+                float(np.nanmax([in_window, *in_stages])) if windows else in_window,
+                _per_minute(sums, steady) if steady is not None else math.nan,
                 float(np.mean(lengths)) if lengths else math.nan,
                 quantile(lengths, 0.95),
             )
         )
-    return Quota(run, model, tuple(amounts), len(rows), int(refused.sum()), sent_s)
+    return Quota(
+        run,
+        model,
+        tuple(amounts),
+        len(rows),
+        int(refused.sum()),
+        float(times[-1] - times[0]),
+        BusiestStage(busiest[0], _per_minute(np.ones(len(sent)), busiest)) if busiest is not None else None,
+        _served(rows, ok, refused) if refused.any() else None,
+        on_bedrock,
+    )
+
+
+def _columns(sent: DataFrame, burndown: int) -> dict[str, np.ndarray]:
+    """Return the amounts of each request. ``burndown``: the tokens of quota that an output token uses."""
+    given = _counted(sent, COL.input_tokens, COL.input_tokens_source)
+    answered = _counted(sent, COL.output_tokens, COL.output_tokens_source)
+    cap = _values(sent, COL.requested_output_tokens)
+    columns = {
+        "Requests": np.ones(len(sent)),
+        "Input tokens": given,
+        "Output tokens": answered,
+        "Output tokens, maximum": cap,
+        "Tokens, input + output cap": given + cap,
+    }
+    if burndown > 1:
+        columns[f"Tokens, input + {burndown} x output"] = given + burndown * answered
+    return columns
+
+
+def _per_minute(values: np.ndarray, window: Window) -> float:
+    return WINDOW_S * float(values[window[1]].sum()) / window[0]
+
+
+def _served(rows: DataFrame, ok: Bools, refused: Bools) -> ServedRate | None:
+    """Return what the endpoint served beside throttled requests."""
+    served = ServedBesideThrottled()
+    stages = np.nan_to_num(_values(rows, COL.stage)).astype(int).tolist()
+    times = _values(rows, COL.started_at).tolist()
+    for index in np.flatnonzero(refused):
+        served.add_throttled(stages[index], times[index])
+    durations = np.nan_to_num(_values(rows, COL.end_to_end_latency_s)).tolist()
+    given = np.nan_to_num(_values(rows, COL.input_tokens)).astype(int).tolist()
+    answered = np.nan_to_num(_values(rows, COL.output_tokens)).astype(int).tolist()
+    for index in np.flatnonzero(ok):
+        served.add_served(stages[index], times[index], durations[index], given[index], answered[index])
+    return served.rate()
 
 
 def peak_per_minute(times: np.ndarray, values: np.ndarray) -> float:
@@ -172,38 +228,77 @@ def quota_section(runs: Sequence[Run]) -> Section | None:
         for amount in quota.amounts
     ]  # fmt: skip
     left = set(range(len(names) + 1))
-    return Section("For a quota request", [Grid(header, rows, left), _notes(found)])
+    table = [Grid(header, rows, left)] if rows else []
+    return Section("For a quota request", [*table, _notes(found)])
 
 
 def _notes(found: Sequence[Quota]) -> list[str]:
-    notes = [
-        "Peak: the largest sum in any 60 s, warm-ups included. Steady: the mean over the window of the stage with the "
-        "most requests per minute. A request counts when it is sent. Mean and P95 are per request.",
-    ]
-    if short := [quota for quota in found if quota.is_extrapolated]:
+    notes = []
+    answered = [quota for quota in found if quota.amounts]
+    if answered:
         notes.append(
-            f"{_models(short, found)}requests were sent for less than {WINDOW_S:.0f} s, so the peak is extrapolated "
-            "from the busiest stage. Measure for some minutes before you ask for a quota."
+            "Peak: the largest sum in any 60 s, warm-ups included, or the mean rate of the busiest stage if that is "
+            "more. Steady: the mean over the window of the stage with the most requests per minute. A request counts "
+            "when it is sent. Mean and P95 are per request."
         )
-    if brief := [quota for quota in found if all(math.isnan(amount.steady) for amount in quota.amounts)]:
+    if failed := [quota for quota in found if not quota.amounts]:
+        notes.append(_note(failed, found, "no request succeeded, so there are no figures for a quota"))
+    for quota in answered:
+        if quota.is_extrapolated and quota.busiest is not None:
+            length_s = f"{quota.busiest.length_s:.2g}" if quota.busiest.length_s < WINDOW_S else f"{WINDOW_S:.0f}"
+            notes.append(
+                _note(
+                    [quota],
+                    found,
+                    f"the busiest stage lasted {length_s} s; at its rate: {quota.busiest.per_minute:,.0f} requests per "
+                    f"minute. The peak is extrapolated from it. For a steady figure, use {STEADY_STAGE}",
+                )
+            )
+    brief = [quota for quota in answered if all(math.isnan(amount.steady) for amount in quota.amounts)]
+    if brief:
         notes.append(
-            f"{_models(brief, found)}no stage was measured for {WINDOW_S:.0f} s, so there is no steady rate: give "
-            "the stages more time."
+            _note(
+                brief,
+                found,
+                f"no stage was measured for {WINDOW_S:.0f} s, so there is no steady rate: give the "
+                f"stages more time ({STEADY_STAGE})",
+            )
         )
-    if refused := [quota for quota in found if quota.throttled]:
-        counts = (
-            f"{_models([quota], found)}{quota.throttled} of {quota.requests} requests were throttled"
-            for quota in refused
-        )
+    if multiplied := [quota for quota in answered if quota.on_bedrock and output_burndown(quota.model) > 1]:
         notes.append(
-            "; ".join(counts)
-            + ". They are excluded, so the figures show the present quota and not the demand: do not ask for them. "
-            "Lower the load until no request is throttled, or ask for more than these figures. On Bedrock, another "
-            "region and an inference profile (us.MODEL, global.MODEL) have quotas of their own."
+            _note(
+                multiplied,
+                found,
+                f"on bedrock-runtime, a request reserves its input and its output cap when it starts. When it ends, "
+                f"each output token of this model counts as {output_burndown(multiplied[0].model)} tokens of the quota "
+                "per minute. Ask for the larger of the two amounts; prices do not have this factor",
+            )
+        )
+    refused = [quota for quota in found if quota.throttled]
+    for quota in refused:
+        parts = [f"{quota.throttled} of {quota.requests} requests were throttled and are excluded"]
+        if quota.amounts:
+            parts[0] += ", so the figures are limited by the present quota and are less than the demand"
+        if quota.served is not None:
+            parts.append(quota.served.text())
+        notes.append(_note([quota], found, ". ".join(parts)))
+    if refused:
+        on_bedrock = [quota.model for quota in refused if quota.on_bedrock]
+        elsewhere = f" {separate_quotas(on_bedrock)}." if on_bedrock else ""
+        notes.append(
+            "Do not ask for figures of a throttled run: lower the load until no request is throttled, or ask for more "
+            f"than these figures.{elsewhere}"
         )
     else:
         notes.append("No request was throttled.")
-    return [f"{note[0].upper()}{note[1:]}" for note in notes]
+    return notes
+
+
+def _note(some: Sequence[Quota], found: Sequence[Quota], text: str) -> str:
+    """Return a note about some of the models. It begins with their names, unchanged, unless they are all."""
+    if models := _models(some, found):
+        return f"{models}{text}."
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _models(some: Sequence[Quota], found: Sequence[Quota]) -> str:

@@ -32,18 +32,19 @@ def test_a_quota_of_a_day_ends_the_run(locust: Locust, keeps_going: bool) -> Non
     assert any(reason in note for note in done.manifest["notes"])
 
 
-def test_the_advice_has_the_rate_that_the_quota_allows(locust: Locust) -> None:
-    """The bucket holds 2,400 tokens at the start and gets 40 per second, as the simulator refills it."""
-    done = locust.run("--llm-simulator", "ttft=5ms,itl=1ms,input_tpm=2400", *MODEL, "--llm-rate", "20",
-                      "--llm-arrivals", "constant", "--llm-stage-time", "20s", "--llm-warmup", "0",
-                      "--llm-input-tokens", "30,0", "--llm-output-tokens", "10,0", locustfile=BEDROCK)  # fmt: skip
-    found = re.search(r"served about ([\d,]+) requests and ([\d,]+) tokens \(input and output\) per minute", done.err)
-    assert found is not None, done.err
-    ok = [row for row in done.rows() if not row["error_code"]]
-    begin = min(float(row["started_at"]) for row in ok)
-    end = max(float(row["started_at"]) + float(row["end_to_end_latency_s"]) for row in ok)
-    tokens = sum(int(row["input_tokens"]) + int(row["output_tokens"]) for row in ok)
-    requests, per_minute = (float(text.replace(",", "")) for text in found.groups())
-    assert requests == pytest.approx(60 * len(ok) / (end - begin), rel=0.06)
-    assert per_minute == pytest.approx(60 * tokens / (end - begin), rel=0.06)
-    assert "another region (--llm-region) and an inference profile" in done.err
+def test_the_advice_and_the_report_have_the_quota(locust: Locust) -> None:
+    """The bucket holds 60,000 tokens at the start, which last for 13 s, and gets 1,000 per second, input and output."""
+    done = locust.run("--llm-simulator", "ttft=5ms,itl=1ms,input_tpm=60000", *MODEL, "--llm-rate", "20",
+                      "--llm-arrivals", "constant", "--llm-stage-time", "80s", "--llm-warmup", "0",
+                      "--llm-input-tokens", "300,0", "--llm-output-tokens", "60,0", "--llm-report", timeout_s=150,
+                      locustfile=BEDROCK)  # fmt: skip
+    pattern = r"The quota found: between .*? about ([\d,]+)\s+requests\s+and\s+([\d,]+)\s+tokens\s+per\s+minute"
+    report = (done.prefix.with_name(f"{done.prefix.name}_report") / "report.md").read_text()
+    for text in (done.err, report):
+        found = re.search(pattern, text, re.DOTALL)
+        assert found is not None, text
+        requests, tokens = (float(number.replace(",", "")) for number in found.groups())
+        assert tokens == pytest.approx(60_000, rel=0.06)
+        used = [int(row["input_tokens"]) + int(row["output_tokens"]) for row in done.rows() if not row["error_code"]]
+        assert requests == pytest.approx(60_000 / (sum(used) / len(used)), rel=0.06)
+    assert "another region (--llm-region) and the inference profile (--llm-model global.MODEL)" in done.err

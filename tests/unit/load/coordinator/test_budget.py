@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from llm_users.distributions import LENGTHS, Distribution
 from llm_users.load.coordinator.budget import Budget
 from llm_users.options.command_line import read_options
-from llm_users.options.parsers import OptionError, Warmup, load_prices, rates
+from llm_users.options.parsers import OptionError, Target, Warmup, load_prices, rates
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord
 
@@ -113,3 +114,26 @@ def test_what_an_open_loop_reserves_is_what_may_be_in_flight() -> None:
     )
     unlimited = Budget(Options(rate=rates("5")), reserves_quota=True).describe_stage(0, 100)
     assert unlimited == "100 requests with 70,000 tokens in total"
+
+
+def test_a_stage_with_several_models_has_the_mean_cost_by_their_shares(tmp_path: Path) -> None:
+    """100 input and 20 output tokens cost 0.0002 with model a and 0.0006 with b, which gets 3 of 4 requests."""
+    path = tmp_path / "prices.json"
+    path.write_text(
+        json.dumps({"currency": "USD", "models": {"a": {"input": 1, "output": 5}, "b": {"input": 3, "output": 15}}})
+    )
+    shared = options(path, None, model=None, targets=(Target("a"), Target("b", weight=Fraction(3))))
+    assert "about 0.0500 USD if every answer has the maximum length" in (Budget(shared).describe_stage(1, 100) or "")
+    unpriced = options(path, None, model=None, targets=(Target("a"), Target("none")))
+    assert "the price file has no price for none" in (Budget(unpriced).describe_stage(1, 100) or "")
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0.000084, "0.000084 USD"), (0.00000123, "0.0000012 USD"), (0.0012, "0.0012 USD"), (0.2, "0.2000 USD"),
+     (3.456, "3.46 USD"), (0, "0.0000 USD")],
+)  # fmt: skip
+def test_small_amounts_have_two_digits(prices: Path, amount: float, text: str) -> None:
+    loaded = load_prices(str(prices))
+    assert loaded is not None
+    assert loaded.shown(amount) == text

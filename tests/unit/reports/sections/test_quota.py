@@ -30,6 +30,11 @@ def quota_of(write_run: Write, rows: list[RequestRecord], **stage: Any) -> Quota
     return quota
 
 
+def text_of(run: llm_reports.Run) -> str:
+    section = quota_section([run])
+    return " ".join(section_text(section).split()) if section else ""
+
+
 def amounts(quota: Quota) -> dict[str, PerMinute]:
     return {amount.name: amount for amount in quota.amounts}
 
@@ -67,7 +72,8 @@ def test_a_short_run_is_extrapolated_and_says_so(write_run: Write) -> None:
     assert amounts(quota)["Requests"].peak == pytest.approx(240)
     assert amounts(quota)["Output tokens"].peak == pytest.approx(48_000)
     text = section_text(section) if (section := quota_section([quota.run])) else ""
-    assert "sent for less than 60 s, so the peak is extrapolated" in " ".join(text.split())
+    assert "The busiest stage lasted 10 s; at its rate: 240 requests per minute." in " ".join(text.split())
+    assert "--llm-stage-time 180s" in text
     assert "no stage was measured for 60 s, so there is no steady rate" in " ".join(text.split()).lower()
     # Without a stages file: 41 requests span 40 intervals.
     assert peak_per_minute(np.arange(41) * 0.25, np.ones(41)) == pytest.approx(240)
@@ -83,20 +89,84 @@ def test_what_was_not_sent_does_not_count_and_throttles_are_named(write_run: Wri
     assert found["Requests"].peak == 60
     assert found["Output tokens"].peak == 60 * 200  # a throttled request has no output
     text = section_text(section) if (section := quota_section([quota.run])) else ""
-    assert "30 of 150 requests were throttled. They are excluded" in " ".join(text.split())
+    assert "30 of 150 requests were throttled and are excluded" in " ".join(text.split())
     assert "| model" in text.lower()
 
 
-def test_short_stages_have_no_steady_rate_and_the_peak_is_what_was_seen(write_run: Write) -> None:
-    # Three stages of 10 s with 1, 5 and 20 requests/s and pauses of 30 s in between.
+def test_the_peak_is_at_least_the_rate_of_the_busiest_stage(write_run: Write) -> None:
+    # Three stages of 10 s with 1, 5 and 20 requests/s and pauses of 30 s: any 60 s contain at most 50 + 200 requests.
     rows, stages = [], []
     for number, rate in enumerate((1, 5, 20), 1):
         rows += [row(1000 + 40 * number + i / rate, stage=number, stage_end=number) for i in range(10 * rate)]
         stages.append(StageRecord(stage=number, concurrency=1, measure_s=10.0))
-    (quota,) = quotas([llm_reports.load(write_run(rows, stages=stages))])
+    run = llm_reports.load(write_run(rows, stages=stages))
+    (quota,) = quotas([run])
     found = amounts(quota)
-    assert found["Requests"].peak == 50 + 200  # the second and the third stage are in one minute
+    assert found["Requests"].peak == pytest.approx(20 * 60)
+    assert found["Input tokens"].peak == pytest.approx(20 * 60 * 1000)
+    assert found["Tokens, input + output cap"].peak == pytest.approx(20 * 60 * (1000 + 500))
+    assert found["Tokens, input + output cap"].mean == 1500
     assert np.isnan(found["Requests"].steady)
+    assert "the busiest stage lasted 10 s; at its rate: 1,200 requests per minute" in text_of(run).lower()
+
+
+def test_a_run_without_success_has_no_figures(write_run: Write) -> None:
+    rows = [row(1000 + i / 10, error_code="403", http_status=403, output_tokens=None) for i in range(1000)]
+    run = llm_reports.load(write_run(rows, stages=[StageRecord(stage=1, concurrency=1, measure_s=100.0)]))
+    text = text_of(run)
+    assert "No request succeeded, so there are no figures" in text
+    assert "| Requests" not in text
+
+
+def test_a_note_keeps_the_case_of_a_model(write_run: Write) -> None:
+    rows = [row(1000 + i, model=model) for i in range(10) for model in ("anthropic.claude-instant-v1", "b")]
+    run = llm_reports.load(write_run(rows, stages=[StageRecord(stage=1, concurrency=1, measure_s=10.0)]))
+    assert "anthropic.claude-instant-v1: the busiest stage" in text_of(run)
+    assert "Anthropic" not in text_of(run)
+
+
+@pytest.mark.parametrize(
+    ("model", "burndown"),
+    [
+        ("us.anthropic.claude-sonnet-4-20250514-v1:0", 5),
+        ("anthropic.claude-haiku-4-5", 5),
+        ("anthropic.claude-3-7-sonnet-20250219-v1:0", 5),
+        ("us.anthropic.claude-3-5-haiku-20241022-v1:0", 1),
+        ("anthropic.claude-3-haiku-20240307-v1:0", 1),
+        ("us.amazon.nova-lite-v1:0", 1),
+    ],
+)
+def test_output_of_newer_claude_models_counts_five_times(write_run: Write, model: str, burndown: int) -> None:
+    rows = [row(1000 + i, model=model, framework="bedrock") for i in range(120)]
+    run = llm_reports.load(write_run(rows, stages=[StageRecord(stage=1, concurrency=1, measure_s=120.0)]))
+    found = amounts(quotas([run])[0])
+    if burndown == 1:
+        assert not any(" x output" in name for name in found)
+        return
+    assert found["Tokens, input + 5 x output"].peak == 60 * (1000 + 5 * 200)
+    assert "each output token of this model counts as 5 tokens" in text_of(run)
+
+
+def test_the_quota_found_is_what_the_endpoint_served_after_the_first_throttled_request(write_run: Write) -> None:
+    """A full bucket of 60,000 tokens serves a burst of 50 requests of 1,200; then one request is served per 1.2 s."""
+    rows = [row(1000 + i / 10) for i in range(50)]
+    rows += [row(1005 + 1.2 * i) for i in range(100)]
+    rows += [row(1005 + i / 5, error_code="429", http_status=429, output_tokens=None) for i in range(600)]
+    quota = quota_of(write_run, rows, measure_s=125.0)
+    assert quota.served is not None
+    assert quota.served.is_quota
+    assert quota.served.tokens == pytest.approx(60_000, rel=0.02)
+    assert "The quota found: between" in text_of(quota.run)
+
+
+def test_a_short_throttled_run_has_no_quota(write_run: Write) -> None:
+    rows = [row(1000 + i / 10) for i in range(50)]
+    rows += [row(1005 + i / 5, error_code="429", http_status=429, output_tokens=None) for i in range(100)]
+    quota = quota_of(write_run, rows, measure_s=25.0)
+    assert quota.served is not None
+    assert not quota.served.is_quota
+    assert "including the burst at the start" in text_of(quota.run)
+    assert "not the quota. To find the quota, measure at least 3 minutes" in text_of(quota.run)
 
 
 def test_lengths_are_those_that_the_provider_counted(write_run: Write) -> None:
