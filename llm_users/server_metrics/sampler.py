@@ -95,14 +95,20 @@ class ServerMetrics:
         for server in self._servers:
             server.starts(stage)
 
-    def stage_ends(self, stage: int, run_id: str, *, is_idle: bool = True) -> list[ServerMetricRecord]:
+    def stage_ends(
+        self, stage: int, run_id: str, *, is_idle: bool = True, first_at: float | None = None
+    ) -> list[ServerMetricRecord]:
         """Read all metrics after the last request of a stage, and return its rows. Waits up to ``TIMEOUT_S``.
+
+        ``first_at`` is the Unix time of its first request, if its users need not have started together.
 
         Unless the server is idle, the stage ends and the next one begins with this reading.
         """
         ended_s = time.monotonic() if is_idle else None
         for server in self._servers:
             server.stops_sampling(is_idle=is_idle)
+            if first_at is not None:
+                server.begins_at(stage, time.monotonic() - (time.time() - first_at))
         if is_idle:
             gevent.sleep(_SETTLE_S)
         gevent.joinall([gevent.spawn(server.read_all) for server in self._servers])
@@ -206,6 +212,11 @@ class _Watched:
             self._windows[stage] = self._sampled = StageWindow(
                 self._whole, time.monotonic() if self._was_idle else self._whole_s
             )
+
+    def begins_at(self, stage: int, began_s: float) -> None:
+        """Note when the first request of a stage began."""
+        if stage in self._windows:
+            self._windows[stage].begins_at(began_s)
 
     def stops_sampling(self, *, is_idle: bool) -> None:
         """Note that the last request of the stage has ended. Later readings show the idle server, or the next stage."""

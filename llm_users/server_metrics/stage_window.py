@@ -36,6 +36,10 @@ class StageWindow:
         self._went_back = self._went_back or _goes_back(self._last, reading)
         self._last = reading
 
+    def begins_at(self, began_s: float) -> None:
+        """Note that the first request began later than the users were allowed to start."""
+        self._began_s = max(self._began_s, began_s)
+
     def restarted(self, after: Reading) -> bool:
         """Return whether the server was restarted, or another server answered: its process has another start time, or a
         counter went backwards from one reading to the next."""

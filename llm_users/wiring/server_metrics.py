@@ -32,12 +32,17 @@ class _Sent:
 
     requests: int = 0
     ok: int = 0
+    first_at: float | None = None
+    ramps: bool = False
+    """Whether requests were sent while users were still started."""
     input_tokens: int | None = 0
     output_tokens: int | None = 0
 
     def add(self, record: RequestRecord) -> None:
         if record.started_at is None or record.error_code in (NOT_CONNECTED, CLIENT_LIMIT):
             return  # the server has not received the request
+        self.first_at = min(self.first_at or record.started_at, record.started_at)
+        self.ramps = self.ramps or record.phase == "ramp"
         again = (record.retries or 0) + (record.reconnects or 0)
         self.requests += 1 + again
         self.ok += record.ok
@@ -116,11 +121,13 @@ class RunServerMetrics(RunObserver):
         was_idle, self._was_idle = self._was_idle, is_idle
         if self._metrics is None or self._writer is None or self._note is None:
             return
-        rows = self._metrics.stage_ends(stage, self._writer.run_id, is_idle=is_idle)
+        sent = self._sent[stage]
+        first_at = sent.first_at if was_idle and sent.ramps else None
+        rows = self._metrics.stage_ends(stage, self._writer.run_id, is_idle=is_idle, first_at=first_at)
         self._writer.add_server_metrics(rows)
         if not (rows and was_idle and is_idle):
             return
-        kind, text = _difference(rows, self._sent[stage])
+        kind, text = _difference(rows, sent)
         if text and kind not in self._noted:
             self._noted.add(kind)
             self._note(f"stage {stage}: {text}")

@@ -902,6 +902,8 @@ class Coordinator:
         self._plan = plan = self._pool.plan_of(self.options, stage, spec, free=free)
         self._users_wanted, self._users_given = plan.users, None
         self._spread = stage + self._pool.changes
+        if free and stage == 1:  # its users send requests while others are still started
+            self._observer.stage_starts(stage)
         self._pool.announce(plan)
 
     def _go(self) -> None:
@@ -917,7 +919,8 @@ class Coordinator:
             length = self._spec.length_text(plan.requests, plan.measure_s)
             logger.info("stage %d of %s: %s, %s", plan.stage, self._sequence.total_text, plan.load.text, length)
             self._told_at = time.monotonic()
-        self._observer.stage_starts(plan.stage)
+        if not plan.free or plan.stage > 1:
+            self._observer.stage_starts(plan.stage)
         self._pool.admit_users(plan)
 
     def _stop_if_done(self) -> None:

@@ -252,6 +252,17 @@ def test_no_request_is_lost_or_counted_twice_when_the_number_of_users_changes(lo
     assert not [note for note in done.manifest["notes"] if "the server" in note]
 
 
+def test_rates_of_a_run_without_a_sweep_count_from_its_first_request(locust: Locust) -> None:
+    with launch("ttft=30ms,itl=4ms,metrics=vllm", max_seconds=60) as simulator:
+        done = locust.run("--host", simulator.url, "-u", "3", "-r", "1", "-t", "6s")
+    rows = done.rows()
+    assert sum(row["phase"] == "ramp" for row in rows) > 20  # the first two users send requests before the third starts
+    starts = [float(row["started_at"]) for row in rows]
+    span_s = max(float(row["started_at"]) + float(row["end_to_end_latency_s"] or 0) for row in rows) - min(starts)
+    per_s = sum(int(row["output_tokens"]) for row in rows) / span_s
+    assert metrics_of(done)[1, "generation_tokens"]["per_s"] == pytest.approx(per_s, rel=0.1)
+
+
 def metrics_url(simulator: Simulator) -> str:
     return f"{simulator.url.removesuffix('/v1')}/metrics"
 
