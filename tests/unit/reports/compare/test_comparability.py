@@ -13,6 +13,7 @@ import pytest
 import llm_reports
 from llm_reports.main import main
 from llm_users.record import RequestRecord
+from tests.unit.reports.sweep_on_disk import write_sweep
 
 Make = Callable[..., RequestRecord]
 Write = Callable[..., Path]
@@ -281,3 +282,18 @@ def test_the_note_about_intervals_is_a_sentence(tmp_path: Path, capsys: pytest.C
         for name, count in answers.items()
     ]
     assert "per stage: lepton has 20, ourcloud has 150." in printed(capsys, *files)
+
+
+@pytest.mark.parametrize("health", ["disturbed", "saturated"])
+def test_the_note_about_the_client_says_which_figures_can_be_late(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], health: str
+) -> None:
+    assert main(["leaderboard", str(write_sweep(tmp_path / "run", levels=(4,), requests=60, healths=[health]))]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Ranked below the others: vllm llama-3.1-8b-instruct (the client was {health})." in text.replace(
+        "No entry can be best", "Ranked below the others"
+    ).replace(" at concurrency 4", "")
+    assert f"The client was {health}: " in text
+    assert (
+        "a TTFT whose send was interrupted include this delay. Arrivals that the kernel stamped are not late;" in text
+    )
