@@ -83,8 +83,10 @@ class Quota:
 
     @property
     def is_extrapolated(self) -> bool:
-        """Return whether the peak is the rate of a stage of less than a minute."""
-        return self.sent_s < WINDOW_S or (self.busiest is not None and self.busiest.is_extrapolated)
+        """Return whether the requests per minute at the peak were calculated from less than a minute."""
+        if self.busiest is None:
+            return self.sent_s < WINDOW_S
+        return self.busiest.is_extrapolated and self.amounts[0].peak <= self.busiest.per_minute
 
 
 def quotas(runs: Sequence[Run]) -> list[Quota]:
@@ -244,16 +246,16 @@ def _notes(found: Sequence[Quota]) -> list[str]:
     if failed := [quota for quota in found if not quota.amounts]:
         notes.append(_note(failed, found, "no request succeeded, so there are no figures for a quota"))
     for quota in answered:
-        if quota.is_extrapolated and quota.busiest is not None:
-            length_s = f"{quota.busiest.length_s:.2g}" if quota.busiest.length_s < WINDOW_S else f"{WINDOW_S:.0f}"
-            notes.append(
-                _note(
-                    [quota],
-                    found,
-                    f"the busiest stage lasted {length_s} s; at its rate: {quota.busiest.per_minute:,.0f} requests per "
-                    f"minute. The peak is extrapolated from it. For a steady figure, use {STEADY_STAGE}",
-                )
+        if not quota.is_extrapolated:
+            continue
+        if quota.busiest is None:
+            text = f"requests were sent for less than {WINDOW_S:.0f} s, so the peak is extrapolated"
+        else:
+            text = (
+                f"the busiest stage lasted {quota.busiest.length_s:.2g} s; at its rate: "
+                f"{quota.busiest.per_minute:,.0f} requests per minute. The peak is extrapolated from it"
             )
+        notes.append(_note([quota], found, f"{text}. For a steady figure, use {STEADY_STAGE}"))
     brief = [quota for quota in answered if all(math.isnan(amount.steady) for amount in quota.amounts)]
     if brief:
         notes.append(
