@@ -276,6 +276,11 @@ def _notes(found: Sequence[Quota]) -> list[str]:
                 "per minute. Ask for the larger of the two amounts; prices do not have this factor",
             )
         )
+    return [*notes, *_throttling_notes(found)]
+
+
+def _throttling_notes(found: Sequence[Quota]) -> list[str]:
+    notes = []
     refused = [quota for quota in found if quota.throttled]
     for quota in refused:
         parts = [f"{quota.throttled} of {quota.requests} requests were throttled and are excluded"]
