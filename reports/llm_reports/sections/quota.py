@@ -20,7 +20,15 @@ from llm_reports.metrics.outcomes import succeeded, throttled
 from llm_reports.run import Run
 from llm_reports.sections.section import Grid, Section
 from llm_users.quantile import quantile
-from llm_users.quota import MINUTE_S, STEADY_STAGE, ServedBesideThrottled, ServedRate, output_burndown, separate_quotas
+from llm_users.quota import (
+    MINUTE_S,
+    STEADY_STAGE,
+    ServedBesideThrottled,
+    ServedRate,
+    output_burndown,
+    recovers_after_hours,
+    separate_quotas,
+)
 from llm_users.record import COL
 
 if TYPE_CHECKING:  # this module does not load pandas
@@ -80,6 +88,7 @@ class Quota:
     busiest: BusiestStage | None = None
     served: ServedRate | None = None
     on_bedrock: bool = False
+    recovers_after_hours: bool = False
 
     @property
     def is_extrapolated(self) -> bool:
@@ -106,8 +115,10 @@ def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
     refused = throttled(rows).to_numpy(bool)
     ok = succeeded(rows[COL.error_code]).to_numpy(bool)
     on_bedrock = bool((rows[COL.framework] == "bedrock").fillna(value=False).any())
+    messages = rows[COL.error_message][refused].dropna().unique()
+    is_long = any(recovers_after_hours(str(message)) for message in messages)
     if not ok.any():
-        return Quota(run, model, (), len(rows), int(refused.sum()), 0.0, on_bedrock=on_bedrock)
+        return Quota(run, model, (), len(rows), int(refused.sum()), 0.0, None, None, on_bedrock, is_long)
     sent = rows[~refused].sort_values(COL.started_at)
     times = sent[COL.started_at].to_numpy(dtype=np.float64)
     measured = (sent[COL.measured] == 1).fillna(value=False).to_numpy(bool)
@@ -149,6 +160,7 @@ def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
         BusiestStage(busiest[0], _per_minute(np.ones(len(sent)), busiest)) if busiest is not None else None,
         _served(rows, ok, refused) if refused.any() else None,
         on_bedrock,
+        is_long,
     )
 
 
@@ -286,15 +298,21 @@ def _throttling_notes(found: Sequence[Quota]) -> list[str]:
         parts = [f"{quota.throttled} of {quota.requests} requests were throttled and are excluded"]
         if quota.amounts:
             parts[0] += ", so the figures are limited by the present quota and are less than the demand"
-        if quota.served is not None:
+        if quota.recovers_after_hours:
+            parts.append("The exceeded quota does not recover within a run: repeat the run when it is full again")
+        elif quota.served is not None:
             parts.append(quota.served.text())
         notes.append(_note([quota], found, ". ".join(parts)))
     if refused:
         on_bedrock = [quota.model for quota in refused if quota.on_bedrock]
         elsewhere = f" {separate_quotas(on_bedrock)}." if on_bedrock else ""
+        is_lower = (
+            ""
+            if all(quota.recovers_after_hours for quota in refused)
+            else ("lower the load until no request is throttled, or ")
+        )
         notes.append(
-            "Do not ask for figures of a throttled run: lower the load until no request is throttled, or ask for more "
-            f"than these figures.{elsewhere}"
+            f"Do not ask for figures of a throttled run: {is_lower}ask for more than these figures.{elsewhere}"
         )
     else:
         notes.append("No request was throttled.")

@@ -118,6 +118,14 @@ def test_a_run_without_success_has_no_figures(write_run: Write) -> None:
     assert "| Requests" not in text
 
 
+def test_a_daily_quota_has_no_advice_about_the_load(write_run: Write) -> None:
+    rows = [row(1000 + i) for i in range(10)]
+    rows += [row(1010, error_code="429", http_status=429, error_message="Too many tokens per day, please wait.")]
+    run = llm_reports.load(write_run(rows, stages=[StageRecord(stage=1, concurrency=1, measure_s=10.0)]))
+    assert "The exceeded quota does not recover within a run" in text_of(run)
+    assert "lower the load" not in text_of(run)
+
+
 def test_a_peak_that_was_observed_is_not_called_extrapolated(write_run: Write) -> None:
     # 100 requests before the measurement in 50 s, then a stage of 20 s with one request per second.
     rows = [row(1000 + i / 2, measured=0, phase="warmup") for i in range(100)] + [row(1050 + i) for i in range(20)]
