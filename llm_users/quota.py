@@ -21,6 +21,16 @@ _FIVEFOLD_OUTPUT = re.compile(r"anthropic\.claude-(?!v\d|instant|3-(?:opus|sonne
 """Claude 3.7 and later: AWS documents a burndown rate of 5 for their output tokens (read in November 2026)."""
 
 
+_LONG_QUOTA = re.compile(r"\b(?:per|a|each) (?:day|month)\b|\bdaily\b|\b[RT]PD\b|exceeded your current quota", re.I)
+"""Words of quotas that refill after hours, or when they are paid: Bedrock's "Too many tokens per day", OpenAI's
+"requests per day (RPD)" and "You exceeded your current quota"."""
+
+
+def recovers_after_hours(message: str) -> bool:
+    """Return whether the message of a throttled request is about a quota that does not recover within a run."""
+    return _LONG_QUOTA.search(message) is not None
+
+
 def output_burndown(model: str) -> int:
     """Return how many tokens of Bedrock's quota per minute each output token of a model uses."""
     return 5 if _FIVEFOLD_OUTPUT.search(model) else 1

@@ -125,16 +125,19 @@ def test_the_llmperf_command_of_the_readme_ends_with_llmperfs_files() -> None:
 
 def test_the_policy_for_bedrock_names_the_model_in_each_region_and_only_through_the_profile() -> None:
     (text,) = [
-        part for part in re.findall(r"```json\n(.*?)```", PAGES["docs/bedrock.md"], re.DOTALL) if "Version" in part
+        part
+        for part in re.findall(r"```json\n(.*?)```", PAGES["docs/bedrock-quota.md"], re.DOTALL)
+        if "Version" in part
     ]
-    profile, models = json.loads(text)["Statement"]
+    statements = {statement["Sid"]: statement for statement in json.loads(text)["Statement"]}
+    profile, models = statements["Profile"], statements["ModelThroughProfile"]
     actions = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
     assert set(profile["Action"]) == set(models["Action"]) == actions
     assert models["Condition"]["StringEquals"]["bedrock:InferenceProfileArn"] == profile["Resource"]
     model = profile["Resource"].partition("inference-profile/us.")[2]
     arn = re.compile(rf"arn:aws:bedrock:us-[a-z]+-\d::foundation-model/{re.escape(model)}")
     assert all(arn.fullmatch(resource) for resource in models["Resource"])
-    assert "*" not in text
+    assert "*" not in str(profile) + str(models) + str(statements["ModelWithoutProfile"])
 
 
 def test_the_example_prices_cover_nova_and_claude_and_say_where_they_come_from() -> None:

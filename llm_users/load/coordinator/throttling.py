@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable
 from statistics import fmean
 
 from llm_users.outcome import Outcome
-from llm_users.quota import ServedBesideThrottled, separate_quotas
+from llm_users.quota import ServedBesideThrottled, recovers_after_hours, separate_quotas
 from llm_users.record import RequestRecord
 from llm_users.secrets import redact
 
 _MOST_CHARACTERS = 200
-
-_LONG_QUOTA = re.compile(r"\b(?:per|a|each) (?:day|month)\b|\bdaily\b|\b[RT]PD\b|exceeded your current quota", re.I)
-"""Words of quotas that refill after hours, or when they are paid: Bedrock's "Too many tokens per day", OpenAI's
-"requests per day (RPD)" and "You exceeded your current quota"."""
 
 _LOWER_THE_LOAD = "Lower the load (fewer users in --llm-sweep, or --llm-rate), or ask for a larger quota"
 _SECTION = 'the section "For a quota request" of the report has the numbers'
@@ -57,7 +52,7 @@ class Throttling:
             if record.prompt_index is not None:
                 self._throttled_prompts.append(record.prompt_index)
             self._message = self._message or message
-            if self.long_quota is None and _LONG_QUOTA.search(message):
+            if self.long_quota is None and recovers_after_hours(message):
                 self.long_quota = redact(message[:_MOST_CHARACTERS])
         elif record.ok:
             self._ok += 1

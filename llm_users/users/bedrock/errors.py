@@ -23,7 +23,8 @@ _ADVICE = {
     "ExpiredTokenException": "the credentials have expired and were not renewed: renew them at their source",
     "UnrecognizedClientException": "the access key is unknown to the service; a note names the credentials in use",
     "AccessDeniedException": "allow bedrock:InvokeModelWithResponseStream (without streaming bedrock:InvokeModel; on "
-    "mantle bedrock-mantle:CreateInference), and enable the model in this region",
+    "mantle bedrock-mantle:CreateInference). The first request subscribes the account to a model of another provider, "
+    "which requires aws-marketplace:Subscribe and aws-marketplace:ViewSubscriptions and takes up to 15 minutes",
     "InvalidSignatureException": "check the secret key, the region, and the clock of this machine",
     "ResourceNotFoundException": "check that Bedrock lists --llm-model under this name and in this region",
 }

@@ -20,7 +20,15 @@ from llm_reports.metrics.outcomes import succeeded, throttled
 from llm_reports.run import Run
 from llm_reports.sections.section import Grid, Section
 from llm_users.quantile import quantile
-from llm_users.quota import MINUTE_S, STEADY_STAGE, ServedBesideThrottled, ServedRate, output_burndown, separate_quotas
+from llm_users.quota import (
+    MINUTE_S,
+    STEADY_STAGE,
+    ServedBesideThrottled,
+    ServedRate,
+    output_burndown,
+    recovers_after_hours,
+    separate_quotas,
+)
 from llm_users.record import COL
 
 if TYPE_CHECKING:  # this module does not load pandas
@@ -80,11 +88,14 @@ class Quota:
     busiest: BusiestStage | None = None
     served: ServedRate | None = None
     on_bedrock: bool = False
+    recovers_after_hours: bool = False
 
     @property
     def is_extrapolated(self) -> bool:
-        """Return whether the peak is the rate of a stage of less than a minute."""
-        return self.sent_s < WINDOW_S or (self.busiest is not None and self.busiest.is_extrapolated)
+        """Return whether the requests per minute at the peak were calculated from less than a minute."""
+        if self.busiest is None:
+            return self.sent_s < WINDOW_S
+        return self.busiest.is_extrapolated and self.amounts[0].peak <= self.busiest.per_minute
 
 
 def quotas(runs: Sequence[Run]) -> list[Quota]:
@@ -104,8 +115,10 @@ def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
     refused = throttled(rows).to_numpy(bool)
     ok = succeeded(rows[COL.error_code]).to_numpy(bool)
     on_bedrock = bool((rows[COL.framework] == "bedrock").fillna(value=False).any())
+    messages = rows[COL.error_message][refused].dropna().unique()
+    is_long = any(recovers_after_hours(str(message)) for message in messages)
     if not ok.any():
-        return Quota(run, model, (), len(rows), int(refused.sum()), 0.0, on_bedrock=on_bedrock)
+        return Quota(run, model, (), len(rows), int(refused.sum()), 0.0, None, None, on_bedrock, is_long)
     sent = rows[~refused].sort_values(COL.started_at)
     times = sent[COL.started_at].to_numpy(dtype=np.float64)
     measured = (sent[COL.measured] == 1).fillna(value=False).to_numpy(bool)
@@ -147,6 +160,7 @@ def _quota(run: Run, model: str, rows: DataFrame) -> Quota:
         BusiestStage(busiest[0], _per_minute(np.ones(len(sent)), busiest)) if busiest is not None else None,
         _served(rows, ok, refused) if refused.any() else None,
         on_bedrock,
+        is_long,
     )
 
 
@@ -244,16 +258,16 @@ def _notes(found: Sequence[Quota]) -> list[str]:
     if failed := [quota for quota in found if not quota.amounts]:
         notes.append(_note(failed, found, "no request succeeded, so there are no figures for a quota"))
     for quota in answered:
-        if quota.is_extrapolated and quota.busiest is not None:
-            length_s = f"{quota.busiest.length_s:.2g}" if quota.busiest.length_s < WINDOW_S else f"{WINDOW_S:.0f}"
-            notes.append(
-                _note(
-                    [quota],
-                    found,
-                    f"the busiest stage lasted {length_s} s; at its rate: {quota.busiest.per_minute:,.0f} requests per "
-                    f"minute. The peak is extrapolated from it. For a steady figure, use {STEADY_STAGE}",
-                )
+        if not quota.is_extrapolated:
+            continue
+        if quota.busiest is None:
+            text = f"requests were sent for less than {WINDOW_S:.0f} s, so the peak is extrapolated"
+        else:
+            text = (
+                f"the busiest stage lasted {quota.busiest.length_s:.2g} s; at its rate: "
+                f"{quota.busiest.per_minute:,.0f} requests per minute. The peak is extrapolated from it"
             )
+        notes.append(_note([quota], found, f"{text}. For a steady figure, use {STEADY_STAGE}"))
     brief = [quota for quota in answered if all(math.isnan(amount.steady) for amount in quota.amounts)]
     if brief:
         notes.append(
@@ -274,20 +288,31 @@ def _notes(found: Sequence[Quota]) -> list[str]:
                 "per minute. Ask for the larger of the two amounts; prices do not have this factor",
             )
         )
+    return [*notes, *_throttling_notes(found)]
+
+
+def _throttling_notes(found: Sequence[Quota]) -> list[str]:
+    notes = []
     refused = [quota for quota in found if quota.throttled]
     for quota in refused:
         parts = [f"{quota.throttled} of {quota.requests} requests were throttled and are excluded"]
         if quota.amounts:
             parts[0] += ", so the figures are limited by the present quota and are less than the demand"
-        if quota.served is not None:
+        if quota.recovers_after_hours:
+            parts.append("The exceeded quota does not recover within a run: repeat the run when it is full again")
+        elif quota.served is not None:
             parts.append(quota.served.text())
         notes.append(_note([quota], found, ". ".join(parts)))
     if refused:
         on_bedrock = [quota.model for quota in refused if quota.on_bedrock]
         elsewhere = f" {separate_quotas(on_bedrock)}." if on_bedrock else ""
+        is_lower = (
+            ""
+            if all(quota.recovers_after_hours for quota in refused)
+            else ("lower the load until no request is throttled, or ")
+        )
         notes.append(
-            "Do not ask for figures of a throttled run: lower the load until no request is throttled, or ask for more "
-            f"than these figures.{elsewhere}"
+            f"Do not ask for figures of a throttled run: {is_lower}ask for more than these figures.{elsewhere}"
         )
     else:
         notes.append("No request was throttled.")

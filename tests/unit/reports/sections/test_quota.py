@@ -118,6 +118,29 @@ def test_a_run_without_success_has_no_figures(write_run: Write) -> None:
     assert "| Requests" not in text
 
 
+def test_a_daily_quota_has_no_advice_about_the_load(write_run: Write) -> None:
+    rows = [row(1000 + i) for i in range(10)]
+    rows += [row(1010, error_code="429", http_status=429, error_message="Too many tokens per day, please wait.")]
+    run = llm_reports.load(write_run(rows, stages=[StageRecord(stage=1, concurrency=1, measure_s=10.0)]))
+    assert "The exceeded quota does not recover within a run" in text_of(run)
+    assert "lower the load" not in text_of(run)
+
+
+def test_a_peak_that_was_observed_is_not_called_extrapolated(write_run: Write) -> None:
+    # 100 requests before the measurement in 50 s, then a stage of 20 s with one request per second.
+    rows = [row(1000 + i / 2, measured=0, phase="warmup") for i in range(100)] + [row(1050 + i) for i in range(20)]
+    quota = quota_of(write_run, rows, measure_s=20.0)
+    assert amounts(quota)["Requests"].peak == 110
+    assert not quota.is_extrapolated
+    assert "extrapolated" not in text_of(quota.run)
+
+
+def test_a_short_run_without_stages_says_that_its_peak_is_extrapolated(write_run: Write) -> None:
+    quota = quota_of(write_run, [row(1000 + 0.25 * i) for i in range(41)])
+    assert amounts(quota)["Requests"].peak == pytest.approx(240)
+    assert "Requests were sent for less than 60 s, so the peak is extrapolated." in text_of(quota.run)
+
+
 def test_a_note_keeps_the_case_of_a_model(write_run: Write) -> None:
     rows = [row(1000 + i, model=model) for i in range(10) for model in ("anthropic.claude-instant-v1", "b")]
     run = llm_reports.load(write_run(rows, stages=[StageRecord(stage=1, concurrency=1, measure_s=10.0)]))
