@@ -562,8 +562,8 @@ def shortfall_of(
         enough = REQUESTS_PER_USER * int(users)
         if requests and requests < enough:
             why = (
-                f"{requests:.0f} requests are few for {counted(int(users), 'user')}, who wait for the others at the end "
-                f"of a stage; use at least {enough} requests, {REQUESTS_PER_USER} for each user"
+                f"{requests:.0f} requests are few for {counted(int(users), 'user')}, who wait for the others at the "
+                f"end of a stage; use at least {enough} requests, {REQUESTS_PER_USER} for each user"
             )
         return Shortfall(load_actual, int(users), why, users_missing=False)
     return None

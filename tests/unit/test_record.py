@@ -97,7 +97,7 @@ def test_users_that_came_late_in_a_short_window_are_not_missing() -> None:
 
 
 def test_few_requests_for_each_user_explain_a_lower_load() -> None:
-    """Users who send N requests each lose half a request at the end: 1 - 1 / 2N of the load, which is 95 % at N = 10."""
+    """Users who send N requests each lose half a request at the end: 1 - 1 / 2N of the load remains, 95 % at N = 10."""
     few = StageRecord(1, 32, concurrency_asked=32, load_actual=25.3, requests_measured=40)
     assert few.shortfall is not None
     assert few.shortfall.text == (
