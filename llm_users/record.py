@@ -498,11 +498,17 @@ class StageRecord:
             self.load_actual,
             users_ended=self.users_ended,
             widened=bool(self.window_widened),
+            requests=self.requests_measured,
         )
 
 
 LOAD_SHARE = 0.95
 """The minimum share of the requested users or rate at which the load counts as complete."""
+
+
+REQUESTS_PER_USER = 10
+"""The minimum number of measured requests for each user of a stage. A user is idle for half a request on average before
+the last request of its stage ends, so 10 requests keep 95 % of the load (``LOAD_SHARE``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -536,8 +542,12 @@ def shortfall_of(
     *,
     users_ended: float | None,
     widened: bool,
+    requests: float | None = None,
 ) -> Shortfall | None:
     """Compare the load that ran with the requested load; return None if it was complete.
+
+    ``requests`` is the number of measured requests, None if it is unknown; with few of them for each user, they are the
+    reason for a lower load.
 
     The function does not compare the load over a widened window, because the end of such a window has no load.
     """
@@ -549,6 +559,12 @@ def shortfall_of(
         return Shortfall(users_actual, int(users), "users ended during the stage", users_missing=True)
     if load_actual is not None and load_actual < LOAD_SHARE * users and not widened:
         why = "their requests waited for the client, or workers did not measure at the same time"
+        enough = REQUESTS_PER_USER * int(users)
+        if requests and requests < enough:
+            why = (
+                f"{requests:.0f} requests are few for {counted(int(users), 'user')}, who wait for the others at the "
+                f"end of a stage; use at least {enough} requests, {REQUESTS_PER_USER} for each user"
+            )
         return Shortfall(load_actual, int(users), why, users_missing=False)
     return None
 

@@ -18,7 +18,10 @@ difference is clearly larger than the noise of stages with a few requests."""
 _ROW = "{:>5} {:>8}  {:>6}  {:>7}  {:>7}  {:>13}  {:>12}  {}"
 _WIDTH = 80
 
-LEGEND = "TTFT: time to first token. TPOT: time per output token. Medians of the requests."
+LEGEND = (
+    "TTFT: time to first token. TPOT: time per output token. tokens/s each: the\n"
+    "output tokens of a request / its whole time. Medians of the requests."
+)
 
 
 def plan(sweep: str, stage_time: str, input_tokens: str, output_tokens: str) -> str:
@@ -155,7 +158,7 @@ def _experience(stage: StageFigures) -> str:
         return f"a complete answer in {_time(stage.latency_s)}, {_digits(stage.tokens_per_s_each)} tokens/s"
     if math.isnan(stage.tpot_s):
         return f"first token in {_time(stage.ttft_s)}"
-    return f"first token in {_time(stage.ttft_s)}, then {_digits(1 / stage.tpot_s if stage.tpot_s else 0)} tokens/s"
+    return f"first token in {_time(stage.ttft_s)}, {_digits(stage.tokens_per_s_each)} tokens/s"
 
 
 def _count(users: int) -> str:

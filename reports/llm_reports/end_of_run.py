@@ -314,8 +314,9 @@ def _group(run: _Run, key: _Key, line: Mapping[str, str]) -> _Group:
         COL.load_actual,
         COL.users_ended,
         COL.window_widened,
+        COL.requests_measured,
     )
-    *loads, ended, widened = (float(line[name]) if line.get(name) else None for name in columns)
+    *loads, ended, widened, requests = (float(line[name]) if line.get(name) else None for name in columns)
     return _Group(
         run=run,
         stage=stage,
@@ -328,7 +329,7 @@ def _group(run: _Run, key: _Key, line: Mapping[str, str]) -> _Group:
         model=model,
         health=line.get(COL.health, ""),
         steadiness=line.get(COL.steadiness, ""),
-        shortfall=shortfall_of(*loads, users_ended=ended, widened=bool(widened)),
+        shortfall=shortfall_of(*loads, users_ended=ended, widened=bool(widened), requests=requests),
     )
 
 

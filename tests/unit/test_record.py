@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_users.collect.files import RunFiles, check_prefix, move_aside
-from llm_users.record import REQUEST_COLUMNS, STAGE_COLUMNS, RequestRecord, StageLoad, StageRecord, cell, cells
+from llm_users.record import (
+    LOAD_SHARE,
+    REQUEST_COLUMNS,
+    REQUESTS_PER_USER,
+    STAGE_COLUMNS,
+    RequestRecord,
+    StageLoad,
+    StageRecord,
+    cell,
+    cells,
+)
 
 
 def test_a_record_survives_packing() -> None:
@@ -84,6 +94,20 @@ def test_users_that_came_late_in_a_short_window_are_not_missing() -> None:
     ended = dataclasses.replace(late, users_ended=1)
     assert ended.shortfall is not None
     assert (ended.shortfall.short, ended.shortfall.users_missing) == ("1.8 of 2 users", True)
+
+
+def test_few_requests_for_each_user_explain_a_lower_load() -> None:
+    """Users who send N requests each lose half a request at the end: 1 - 1 / 2N of the load remains, 95 % at N = 10."""
+    few = StageRecord(1, 32, concurrency_asked=32, load_actual=25.3, requests_measured=40)
+    assert few.shortfall is not None
+    assert few.shortfall.text == (
+        "the load was equivalent to 25.3 of 32 users: 40 requests are few for 32 users, who wait for the others at the "
+        "end of a stage; use at least 320 requests, 10 for each user"
+    )
+    many = dataclasses.replace(few, requests_measured=320).shortfall
+    assert many is not None
+    assert many.why == "their requests waited for the client, or workers did not measure at the same time"
+    assert 1 - 1 / (2 * REQUESTS_PER_USER) == LOAD_SHARE
 
 
 def test_the_load_of_a_stage_is_its_users_or_its_rate() -> None:

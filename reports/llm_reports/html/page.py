@@ -22,7 +22,7 @@ from llm_reports.metrics.load_search import search_of
 from llm_reports.metrics.outcomes import succeeded
 from llm_reports.metrics.stage_load import loads_in_words
 from llm_reports.run import Run
-from llm_reports.sections.decisions import answers, decision_sections, knee_section, named_sweeps
+from llm_reports.sections.decisions import answers, decision_sections, knee_section, named_sweeps, no_knee
 from llm_reports.sections.load_search import search_sections
 from llm_reports.sections.numbers import with_decimals
 from llm_reports.sections.quota import quota_section
@@ -109,6 +109,8 @@ def _loads(content: Content) -> Iterator[str]:
         choice = knee(sweep)
         if choice.point is not None:
             yield f"{choice.name}{name}: **{choice.point.load.words}**"
+        elif why := no_knee(sweep):
+            yield f"No knee{name}: {why}."
 
 
 def _reservations(content: Content) -> Iterator[str]:

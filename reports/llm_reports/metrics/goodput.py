@@ -28,6 +28,8 @@ from llm_users.record import COL, StageLoad
 from llm_users.verdict import Verdict, worst
 
 _FLAT = 0.02  # a level whose power is within this share of the best power counts as equally good
+LEAST_LEVELS = 3
+"""The minimum number of levels of a curve with a knee."""
 _NO_OBJECTIVES = Objectives("", ())
 
 
@@ -196,7 +198,10 @@ def knee(sweep: Sequence[StagePoint]) -> Choice:
     excluded = [f"{point.load.short} is excluded: {point.unfit}" for point in sweep if point.unfit]
     # An unsteady or failing level cannot be the knee, but it shows that the curve bends below it.
     shown_levels = {point.load for point in sweep if math.isfinite(point.power) and not client(point.group)}
-    if not usable or len(shown_levels) < 3:
+    if sweep and all(point.unfit and point.unfit == client(point.group) for point in sweep):
+        states = listed(sorted({point.group.health for point in sweep}))
+        return Choice(name, None, (f"the client was {states} in all stages", *excluded))
+    if not usable or len(shown_levels) < LEAST_LEVELS:
         needed = f"a curve requires three levels of {_kind(sweep)} with an unsaturated client, not all of them unfit"
         return Choice(name, None, (needed, *excluded))
     top = max(point.power for point in usable)

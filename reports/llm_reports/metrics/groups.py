@@ -390,12 +390,13 @@ def _shortfalls(stages: DataFrame) -> dict[int, Shortfall]:
         COL.load_actual,
         COL.users_ended,
         COL.window_widened,
+        COL.requests_measured,
     )
     known = stages[stages[COL.stage].notna()]
     shortfalls = {}
     for stage, *values in known[[COL.stage, *columns]].itertuples(index=False):
-        *loads, ended, widened = (None if isna(value) else float(value) for value in values)
-        short = shortfall_of(*loads, users_ended=ended, widened=bool(widened))
+        *loads, ended, widened, requests = (None if isna(value) else float(value) for value in values)
+        short = shortfall_of(*loads, users_ended=ended, widened=bool(widened), requests=requests)
         if short is not None:
             shortfalls[int(stage)] = short
     return shortfalls

@@ -9,7 +9,7 @@ from functools import partial
 from llm_reports.content import Content
 from llm_reports.metrics.costs import chosen_points, costs
 from llm_reports.metrics.distinctions import labels
-from llm_reports.metrics.goodput import StagePoint, answer, highest, knee, sweeps
+from llm_reports.metrics.goodput import LEAST_LEVELS, StagePoint, answer, highest, knee, sweeps
 from llm_reports.metrics.load_search import search_of
 from llm_reports.sections.numbers import NO_ANSWER, between, number, percent, shown
 from llm_reports.sections.section import Grid, Section, wrapped
@@ -87,7 +87,7 @@ def objectives_section(points: Sequence[StagePoint], text: str) -> Section:
 
 
 def knee_section(points: Sequence[StagePoint]) -> Section | None:
-    """Return the knee of each curve; ``None`` when there is no curve."""
+    """Return the knee of each curve, or why a curve of unfit stages has none; ``None`` when there is no curve."""
     notes = []
     for name, sweep in named_sweeps(points):
         choice = knee(sweep)
@@ -95,7 +95,17 @@ def knee_section(points: Sequence[StagePoint]) -> Section | None:
             load = choice.point.load
             bold = f"**{load.words}**" if load.is_open else f"concurrency **{load.short}**"
             notes.append(f"{choice.name}{name}: {bold}. {_sentence(choice.reasoning)}")
+        elif why := no_knee(sweep):
+            notes.append(f"No knee{name}: {why}.")
     return Section("Knee", [notes]) if notes else None
+
+
+def no_knee(sweep: Sequence[StagePoint]) -> str:
+    """Return why a sweep with enough levels has no knee, if stages are unfit for it; "" otherwise."""
+    if len(sweep) < LEAST_LEVELS or not any(point.unfit for point in sweep):
+        return ""
+    choice = knee(sweep)
+    return choice.reasoning[0] if choice.point is None else ""
 
 
 def named_sweeps(points: Sequence[StagePoint]) -> Iterator[tuple[str, Sequence[StagePoint]]]:

@@ -28,15 +28,22 @@ CURVE = (stage(1, 103), stage(2, 102), stage(4, 95), stage(8, 80, total=640.4, t
 
 def test_the_answer_has_three_sentences() -> None:
     assert sentences(CURVE).replace("\n", " ") == (
-        "One user: first token in 43.2 ms, then 103 tokens/s. With 8 users: first token in 1.26 s, then 80 tokens/s "
+        "One user: first token in 43.2 ms, 103 tokens/s. With 8 users: first token in 1.26 s, 80 tokens/s "
         "each. The fastest total was 640 tokens/s at 8 users; beyond 4 users, each user gets less than 80 % of the "
         "tokens/s that a single user gets."
     )
 
 
+def test_the_sentences_have_the_tokens_per_second_of_the_table() -> None:
+    """50 tokens in 0.0432 + 49 x 0.008 s are 114.9 tokens/s; the rate after the first token alone would be 125."""
+    one = stage(1, 50 / (0.0432 + 49 * 0.008), tpot_s=0.008)
+    assert sentences([one]) == "One user: first token in 43.2 ms, 115 tokens/s."
+    assert line(one).split()[7] == "115"
+
+
 def test_without_a_knee_the_answer_says_how_far_the_users_keep_their_speed() -> None:
     assert "at 4 users; up to 4 users, each user gets at least 80 %" in sentences(CURVE[:3]).replace("\n", " ")
-    assert sentences(CURVE[:1]) == "One user: first token in 43.2 ms, then 103 tokens/s."
+    assert sentences(CURVE[:1]) == "One user: first token in 43.2 ms, 103 tokens/s."
 
 
 @pytest.mark.parametrize(

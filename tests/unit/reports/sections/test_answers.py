@@ -16,7 +16,7 @@ from tests.unit.reports.rows_on_disk import record, write_csv, write_rows
 ANSWER = "**32 users** meet `ttft_p95<0.5`; 64 users do not; 4 users: too few requests."
 
 
-def written(prefix: Path, levels: Mapping[int, tuple[int, float]]) -> Path:
+def written(prefix: Path, levels: Mapping[int, tuple[int, float]], *, health: str = "ok") -> Path:
     """Write a sweep: for each number of users, the number of requests and their mean TTFT in s (5 % deviation)."""
     dice, rows, stages, at = random.Random(3), [], [], 1.7e9
     for stage, (users, (requests, ttft_s)) in enumerate(levels.items(), 1):
@@ -27,7 +27,7 @@ def written(prefix: Path, levels: Mapping[int, tuple[int, float]]) -> Path:
                     ttft_s=ttft_s * dice.gauss(1, 0.05), end_to_end_latency_s=1.0,
                 )
             )  # fmt: skip
-        stages.append(StageRecord(stage, users, at, requests / users, requests, requests, health="ok"))
+        stages.append(StageRecord(stage, users, at, requests / users, requests, requests, health=health))
         at += requests / users + 3
     write_rows(path_of(prefix, REQUESTS_CSV), rows)
     names = [column.name for column in STAGE_COLUMNS]
@@ -75,3 +75,11 @@ def test_other_answers(tmp_path: Path, levels: dict[int, tuple[int, float]], ans
 def test_a_report_without_objectives_has_no_answer(tmp_path: Path) -> None:
     prefix = written(tmp_path / "run", {1: (40, 0.2)})
     assert llm_reports.report_run(prefix, formats=("md",)).text.startswith("## Summary")
+
+
+@pytest.mark.parametrize("health", ["disturbed", "saturated"])
+def test_a_curve_without_a_knee_says_why(tmp_path: Path, health: str) -> None:
+    prefix = written(tmp_path / "run", {1: (40, 0.2), 4: (40, 0.2), 8: (40, 0.3)}, health=health)
+    report = llm_reports.report_run(prefix, formats=("html", "md"))
+    for path in report.files:
+        assert f"No knee: the client was {health} in all stages." in path.read_text()
