@@ -300,6 +300,7 @@ class CoordinatorRole:
             self.finish()
         self._interrupts.run_is_over()
         if self._refused_before_requests and self._is_headless:
+            self._publish_refusal()
             self.close()
             sys.exit(REFUSED)  # the reason is in the log, and Locust would print empty tables
         code = self._verdict()
@@ -437,6 +438,18 @@ class CoordinatorRole:
         if judges_errors and not self.runner.exceptions and self.environment.process_exit_code is None:
             self.environment.process_exit_code = 0  # failures within the objective must not cause Locust's exit code 1
         return 0
+
+    def _publish_refusal(self) -> None:
+        """Write why the run was refused to the JUnit file and the job summary, where a pipeline expects the verdict."""
+        slo, cause = self.coordinator.options.slo, self.coordinator.refused
+        if slo is None or cause is None or self.coordinator.writer is None:
+            return
+        import llm_reports
+
+        try:
+            llm_reports.publish_unmeasured(slo, cause, path_of(self.prefix, GATE_XML))
+        except llm_reports.InputError as error:
+            logger.error("--llm-slo: %s", error)
 
     def _judge_search(self) -> int:
         """Return the exit code of ``--llm-find``.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from llm_reports.report import Report, report_run, report_runs
     from llm_reports.run import Run
     from llm_reports.slo.gate import Gate, gate
-    from llm_reports.slo.junit import junit_xml, publish_gate
+    from llm_reports.slo.junit import junit_xml, publish_gate, publish_unmeasured
     from llm_reports.slo.objectives import Objectives, parse_objectives
     from llm_reports.stats.intervals import Interval
 
@@ -54,6 +54,7 @@ __all__ = [
     "Questions", "Report", "Run", "StagePoint", "Summary", "Svg", "Table", "compare_runs", "costs", "costs_frame",
     "figures", "gate", "gate_text", "groups", "highest", "junit_xml", "knee", "latency_models", "leaderboard", "load",
     "load_all", "load_prices", "mismatches", "parse_objectives", "pictures", "points_frame", "publish_gate",
+    "publish_unmeasured",
     "report_run", "report_runs", "server_metrics_frame", "stage_points", "summarize", "summary", "sweeps", "tables",
     "to_markdown",
 ]  # fmt: skip
@@ -80,7 +81,7 @@ _NAMES = {
     "report": ("Report", "report_run", "report_runs"),
     "run": ("Run",),
     "slo.gate": ("Gate", "gate"),
-    "slo.junit": ("junit_xml", "publish_gate"),
+    "slo.junit": ("junit_xml", "publish_gate", "publish_unmeasured"),
     "slo.objectives": ("Objectives", "parse_objectives"),
     "stats.intervals": ("Interval",),
 }

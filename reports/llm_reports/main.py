@@ -47,7 +47,8 @@ def _report(options: Namespace) -> int:
     # Import pandas here, so that --help does not load it.
     from llm_reports.content import Questions
     from llm_reports.metrics.costs import load_prices
-    from llm_reports.report import checked, report_runs
+    from llm_reports.report import ZERO_REQUESTS, checked, report_runs
+    from llm_reports.sections.section import plain
     from llm_reports.slo.gate import valid_stage
     from llm_reports.slo.junit import cases_of, junit_xml, write_job_summary, write_junit
     from llm_reports.slo.objectives import parse_objectives
@@ -67,9 +68,12 @@ def _report(options: Namespace) -> int:
         _say(f"warning: {warning}")
     _wrote(report.files)
     if report.gate is not None and options.junit:
-        write_junit(options.junit, junit_xml("llm-report", cases_of(report.gate)))
+        write_junit(options.junit, junit_xml("llm-report", cases_of(report.gate, report.problem)))
     if report.gate is not None or options.github_summary:
-        write_job_summary(report.markdown, options.github_summary)
+        error = (
+            f"\n**Error**: {plain(report.problem)}\n" if report.exit_code == ZERO_REQUESTS and report.problem else ""
+        )
+        write_job_summary(report.markdown + error, options.github_summary)
     if report.problem:
         _say(f"error: {report.problem}")
     return report.exit_code
@@ -81,13 +85,22 @@ def _compare(options: Namespace) -> int:
     from llm_reports.markdown.report import comparison_text
     from llm_reports.output_folder import write_files
     from llm_reports.sections.comparison import cases, verdict
-    from llm_reports.slo.junit import junit_xml, write_job_summary, write_junit
+    from llm_reports.sections.section import plain
+    from llm_reports.slo.junit import Case, junit_xml, write_job_summary, write_junit
+    from llm_users.verdict import Verdict
 
     _check_out(options)
     runs, against = _sides(options)
-    comparison = compare_runs(
-        runs, against=against, threshold=options.threshold, on=options.on, count_connect=options.count_connect
-    )
+    try:
+        comparison = compare_runs(
+            runs, against=against, threshold=options.threshold, on=options.on, count_connect=options.count_connect
+        )
+    except InputError as error:  # the pipeline shows the cause where it shows the verdict
+        if options.junit:
+            case = Case("all", "comparison", Verdict.UNDECIDED, str(error))
+            write_junit(options.junit, junit_xml("llm-report compare", [case]))
+        write_job_summary(f"**Error**: {plain(str(error))}\n", options.github_summary)
+        raise
     text = comparison_text(comparison)
     _print(text)
     if options.out is not None:

@@ -20,7 +20,6 @@ from llm_reports.llmperf import writer
 from llm_reports.llmperf.writer import print_out
 from llm_reports.markdown import report
 from llm_reports.markdown.report import all_notes, decisions, tables_and_notes
-from llm_reports.metrics.outcomes import failure_reasons
 from llm_reports.output_folder import write_files
 from llm_reports.plots import images
 from llm_reports.run import Run
@@ -161,7 +160,7 @@ def _finished(content: Content, wanted: Sequence[str], parts: Sequence[tuple[Pat
 def _verdict(content: Content) -> tuple[int, str]:
     unmeasured = [run for run in content.runs if not run.measured]
     if unmeasured:
-        reasons = [failure_reasons(run.requests) for run in unmeasured]
+        reasons = dict.fromkeys(run.unmeasured_cause for run in unmeasured)
         return ZERO_REQUESTS, (
             f"{', '.join(str(run.source) for run in unmeasured)}: no request was measured (no row has measured=1). "
             + ("; ".join(filter(None, reasons)) or "Did the run end during warm-up?")

@@ -59,6 +59,13 @@ class Run:
         return int((self.requests[COL.measured] == 1).sum())
 
     @property
+    def unmeasured_cause(self) -> str:
+        """Why no request was measured: the refusal of the run or the errors of its requests; "" if it is unknown."""
+        from llm_reports.metrics.outcomes import failure_reasons
+
+        return str(self.manifest.get("refused") or "") or failure_reasons(self.requests)
+
+    @property
     def started(self) -> datetime | None:
         """The start of the first request, in UTC; ``None`` when the rows do not contain it."""
         try:

@@ -38,6 +38,7 @@ from llm_users.load.worker.round_robin import RoundRobin
 from llm_users.load.worker.stall_guard import GuardedWorker, MasterLink, StallGuard
 from llm_users.load.worker.thread_pool import in_thread
 from llm_users.options.table import Options
+from llm_users.outcome import NOT_CONNECTED
 from llm_users.prompts import Prompt, PromptSource, Tokenizer, Trace, load_tokenizer, make_source
 from llm_users.record import Lengths, RequestRecord
 from llm_users.transport import endpoint
@@ -664,13 +665,15 @@ def only_model(user_class: Any, run_context: RunContext, host: str) -> str:
 
         code, message = failure_of(error, host)
         if code == "401":
-            raise NoSingleModel(
+            text = (
                 f"the server refused the key (401): {message}; no --llm-model was given, and {host} lists its models "
                 "only with a valid key"
-            ) from error
-        raise NoSingleModel(
-            f"no --llm-model was given and {host} does not list its models ({code}: {message})"
-        ) from error
+            )
+        elif code == NOT_CONNECTED:
+            text = f"{message}. A run without --llm-model starts with the list of the server's models"
+        else:
+            text = f"no --llm-model was given and {host} does not list its models ({code}: {message})"
+        raise NoSingleModel(text) from error
     if len(listed) != 1:
         shown = ", ".join(sorted(listed)[:20]) + (", ..." if len(listed) > 20 else "") or "none"
         raise NoSingleModel(f"{host} lists {len(listed)} models ({shown}); choose one with --llm-model")

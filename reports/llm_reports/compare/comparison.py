@@ -122,6 +122,9 @@ def compare_runs(
         raise InputError("compare needs two or more runs: first the baseline run, then the others")
     if on is not None and threshold is None:
         raise InputError("--on has no effect without --threshold; add a threshold, for example --threshold 5%")
+    if empty := [run for run in (*runs, *against) if not run.measured and run.unmeasured_cause]:
+        causes = dict.fromkeys(f"{run.source}: no request was measured. {run.unmeasured_cause}" for run in empty)
+        raise InputError("; ".join(causes))
     named = named_apart([*runs, *against])
     runs, against = named[: len(runs)], named[len(runs) :]
     base_groups = [groups([run], count_connect=count_connect) for run in runs]

@@ -199,13 +199,12 @@ def _excess(part: Floats, whole: Floats) -> float:
 def _estimate(
     figures: tuple[float, float], drawn: Pair, blocks: Blocks, widened: float, chance: Chance, paired: bool
 ) -> Estimate:
-    return Estimate(
-        *figures,
-        difference_interval(figures, drawn, blocks, widened=widened, paired=paired),
-        difference_interval(figures, drawn, blocks, widened=widened, as_ratio=True, paired=paired),
-        chance,
-        paired,
-    )
+    ratio = difference_interval(figures, drawn, blocks, widened=widened, as_ratio=True, paired=paired)
+    if ratio.known:  # one method for both, so that both intervals of a line agree
+        difference = Interval(figures[0] * (ratio.low - 1), figures[0] * (ratio.high - 1))
+    else:
+        difference = difference_interval(figures, drawn, blocks, widened=widened, paired=paired)
+    return Estimate(*figures, difference, ratio, chance, paired)
 
 
 def _lasting(starts: Floats, first: Sequence[int]) -> Floats:

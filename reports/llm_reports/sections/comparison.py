@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from llm_reports.compare.comparison import Comparison
 from llm_reports.compare.difference import BETTER, IRRELEVANT, LEVEL, UNCLEAR, WORSE, Difference
 from llm_reports.metrics.stage_load import load_columns
-from llm_reports.sections.numbers import number, percent
+from llm_reports.sections.numbers import number, percent, shown
 from llm_reports.sections.section import Grid, Section
 from llm_reports.slo.junit import Case
 from llm_reports.stats.intervals import Interval
@@ -20,12 +20,13 @@ BLOCKS = (
     "block resampling, separately for each line; for shares: Newcombe."
 )
 LIMITS = (
-    "Limit: the largest worsening of a deciding figure; it passes if the whole interval of the change is within it. A "
+    "Limit: the largest worsening of a figure. A deciding figure passes if the whole interval of the change is within "
+    "it. Each figure fails if the whole interval is beyond it and p is below 0.05. A "
     f'significant difference whose whole interval is within the threshold is called "{IRRELEVANT}".'
 )
 _LISTED = 4  # number of lines that the verdict lists; the table contains all lines
 _NARROW = 0.01  # a share; one decimal of a percentage is too coarse for changes below it
-_RARE = 0.01  # a share of failed requests below which one decimal of a percentage is too coarse
+_SMALL_SHARE = 0.1  # differences of shares below it have two decimals of a percentage
 _SMALL_S = 0.1  # differences below it are in ms
 
 
@@ -45,7 +46,7 @@ def comparison_section(comparison: Comparison) -> Section:
             *([line.other_names] if several else []),
             *([line.other.model or "-"] if models else []),
             *columns.cells(line.other.load),
-            line.name,
+            f"{line.name} (paired)" if line.estimate.paired else line.name,
             *_values(line),
             _difference(line),
             "-" if line.is_share else _change(line),
@@ -74,7 +75,8 @@ def verdict(comparison: Comparison) -> str:
     """Return the result in a few sentences."""
     lines = comparison.differences
     worse, better = ([line for line in lines if line.outcome == outcome] for outcome in (WORSE, BETTER))
-    counts = f"{len(worse)} of {len(lines)} figures are significantly worse, {len(better)} significantly better."
+    are = "is" if len(worse) == 1 else "are"
+    counts = f"{len(worse)} of {len(lines)} figures {are} significantly worse, {len(better)} significantly better."
     if not worse and not better:
         counts = f"None of the {len(lines)} figures differs significantly."
     if lines and all(line.outcome == Verdict.UNDECIDED for line in lines):
@@ -85,7 +87,8 @@ def verdict(comparison: Comparison) -> str:
     limit = f"{100 * comparison.threshold:g} %"
     irrelevant = [line for line in lines if line.outcome == IRRELEVANT]
     if irrelevant and not worse and not better:
-        counts = f"{len(irrelevant)} of {len(lines)} figures differ significantly, but by less than {limit}."
+        differ = "differs" if len(irrelevant) == 1 else "differ"
+        counts = f"{len(irrelevant)} of {len(lines)} figures {differ} significantly, but by less than {limit}."
     elif irrelevant:
         counts += f" Differences of less than {limit}, which are not relevant: {len(irrelevant)}."
     failed, undecided = comparison.failed, comparison.undecided
@@ -134,10 +137,10 @@ def _p(line: Difference) -> str:
 
 def _limit(line: Difference, threshold: float) -> str:
     """Format the largest worsening that passes, with the sign of the column of changes."""
-    if not line.deciding or not line.comparable:
+    if not line.comparable:
         return "-"
     if line.is_share:
-        return "no increase"
+        return "no significant increase" if line.deciding else f"+{100 * threshold:g} points"
     return f"{'-' if line.more_is_better else '+'}{100 * threshold:g} %"
 
 
@@ -174,7 +177,8 @@ def _values(line: Difference) -> tuple[str, str]:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.2f} %" if 0 < value < _RARE else percent(value)
+    """Format a share with three digits, like the gate."""
+    return shown(value, "") if value else percent(value)
 
 
 def _difference(line: Difference) -> str:
@@ -183,12 +187,18 @@ def _difference(line: Difference) -> str:
     if math.isnan(line.difference):
         return "-"
     if line.is_share:
-        return _with_interval(percent(line.difference), interval, lambda value: f"{100 * value:.1f}", "%")
+        ends = (line.difference, interval.low, interval.high) if interval.known else (line.difference,)
+        places = 2 if max(map(abs, ends)) < _SMALL_SHARE else 1
+
+        def points(value: float) -> str:
+            return f"{round(100 * value, places) + 0.0:.{places}f}"  # not -0.0
+
+        return _with_interval(f"{points(line.difference)} %", interval, points, "%")
     ends = (line.difference, interval.low, interval.high) if interval.known else (line.difference,)
     scale, unit, decimals = _scaled(max(abs(end) for end in ends), line.unit)
 
     def scaled(value: float) -> str:
-        return f"{scale * value + 0.0:.{decimals}f}"
+        return f"{round(scale * value, decimals) + 0.0:.{decimals}f}"
 
     text = f"{'+' if line.difference > 0 else ''}{scaled(line.difference)} {unit}".rstrip()
     return _with_interval(text, interval, scaled, unit)

@@ -28,8 +28,13 @@ class Case:
     reason: str
 
 
-def cases_of(gate: Gate) -> list[Case]:
-    """Return one case per objective and stage; a verdict on the best stage is one case, since other stages may fail."""
+def cases_of(gate: Gate, cause: str = "") -> list[Case]:
+    """Return one case per objective and stage; a verdict on the best stage is one case, since other stages may fail.
+
+    ``cause``: why no request was measured, for a gate without judgements.
+    """
+    if cause and not gate.judgements:
+        return [Case("all", gate.objectives.text, Verdict.UNDECIDED, cause)]
     if gate.stage == "best" or not gate.judgements:
         name = f"{gate.objectives.text} in the best stage" if gate.judgements else gate.objectives.text
         return [Case("all", name, gate.verdict, "; ".join(gate.reasons))]
@@ -67,6 +72,13 @@ def publish_gate(gate: Gate, path: Path | None) -> None:
     if path is not None:
         write_junit(path, junit_xml("locust-llm", cases_of(gate)))
     write_job_summary(section_text(gate_section(gate)))
+
+
+def publish_unmeasured(objectives: str, cause: str, path: Path | None) -> None:
+    """Write the cause of a run without requests as a JUnit error, and append it to GitHub's job summary."""
+    if path is not None:
+        write_junit(path, junit_xml("locust-llm", [Case("all", objectives, Verdict.UNDECIDED, cause)]))
+    write_job_summary(f"## Gate: UNDECIDED\n\n- Nothing was measured: {plain(cause)}\n")
 
 
 def write_junit(path: Path, text: str) -> None:

@@ -86,7 +86,7 @@ def run(script: Script, folder: Path, url: str) -> str:
     said = ""
     for each in scripts:
         done = subprocess.run(
-            ["bash", "-c", each], cwd=folder, env={**environment, **SHORT, **variables, "LLM_URL": url},
+            ["bash", "-c", each.replace("--llm-output-tokens 150,80", "--llm-output-tokens 8,2")], cwd=folder, env={**environment, **SHORT, **variables, "LLM_URL": url},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
             check=False,
         )  # fmt: skip
@@ -186,6 +186,14 @@ def test_the_caches_and_artifacts_carry_what_the_comparison_reads() -> None:
     assert cache["paths"] == [f"{PIPELINES['gitlab'][1]}/"]
     assert cache["policy"] == "$BASELINE_POLICY"
     assert GITLAB["llm-load-test"]["artifacts"]["reports"] == {"junit": "out/*.xml"}
+
+
+def test_github_publishes_the_verdicts_of_this_run_only() -> None:
+    (job,) = GITHUB["jobs"].values()
+    (step,) = (step for step in job["steps"] if "junit-report" in step.get("uses", ""))
+    assert GITHUB["permissions"]["checks"] == "write"
+    assert step["if"] == "${{ !cancelled() }}"
+    assert step["with"] == {"report_paths": "out/*.xml"}, "out/baseline has the verdict of an older run"
 
 
 def test_a_key_comes_only_from_the_secrets_of_the_ci_system() -> None:

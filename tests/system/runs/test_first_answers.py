@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from llm_users.run_files import GATE_XML, path_of
+from llm_reports.main import main
+from llm_users.run_files import GATE_XML, REQUESTS_CSV, path_of
 from llm_users.simulator.launch import launch
 from tests.ports import free_port
 from tests.stream_bytes import reply
@@ -186,3 +187,29 @@ def test_failures_are_logged_at_once_and_counted_at_the_end(locust: Locust) -> N
         done_at = next(number for number, line in enumerate(lines) if "stage 1 done" in line)
         assert first < done_at < end
         assert f"{codes.count(code)} failures in all: {code}" in lines[end]
+
+
+def test_an_unreachable_server_is_the_cause_in_every_output(locust: Locust, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    done = locust.run("--host", url, "--llm-sweep", "4", "--llm-requests", "400", "--llm-slo", "ttft_p95<1")
+    cause = f"cannot connect to {url.removesuffix('/v1')}: "
+    assert done.code == 2, done.err
+    assert f"the run is refused: {cause}" in done.err
+    junit = Path(path_of(done.prefix, GATE_XML)).read_text()
+    assert f'<error type="undecided" message="{cause}' in junit
+
+    summary, xml = tmp_path / "summary.md", tmp_path / "report.xml"
+    command = [str(done.prefix), "--slo", "ttft_p95<1", "--junit", str(xml), "--github-summary", str(summary)]
+    assert main(command) == 3
+    for text in (summary.read_text(), xml.read_text()):
+        assert cause in text
+        assert "Did the run end" not in text
+
+    summary.unlink()
+    other = tmp_path / "other_llm_requests.csv"
+    other.write_bytes(Path(path_of(done.prefix, REQUESTS_CSV)).read_bytes())
+    compared = ["compare", str(done.prefix), str(other), "--junit", str(xml), "--github-summary", str(summary)]
+    assert main(compared) == 2
+    for text in (summary.read_text(), xml.read_text()):
+        assert cause in text
+        assert "in common" not in text
