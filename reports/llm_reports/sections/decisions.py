@@ -91,7 +91,7 @@ def gate_section(gate: Gate) -> Section:
             judgement.label,
             f"`{judgement.objective.text}`",
             shown(judgement.estimate, judgement.objective.kind.unit),
-            between(judgement.interval, partial(shown, unit=judgement.objective.kind.unit)),
+            judgement.every or between(judgement.interval, partial(shown, unit=judgement.objective.kind.unit)),
             str(judgement.n),
             "-" if math.isnan(judgement.effective) else f"{judgement.effective:.0f}",
             judgement.verdict,
