@@ -14,6 +14,7 @@ from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.load_search import gate_of_runs, judged_groups, search_of
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
+from llm_reports.metrics.sizing import Sizing, sizing
 from llm_reports.run import Run, named_apart
 from llm_reports.sections.summary_table import SummaryLine, summary_lines
 from llm_reports.server_metrics.stages import ServerStage, server_stages
@@ -27,12 +28,13 @@ class Questions:
     """What a report contains in addition to its tables.
 
     The report states whether the stages meet the ``objectives``. The verdict in ``stage`` (all, best or a number)
-    determines the exit code. ``prices`` adds costs.
+    determines the exit code. ``prices`` adds costs. ``peak_per_s`` (requests/s) adds the number of replicas.
     """
 
     objectives: Objectives | None = None
     stage: str = ALL_STAGES
     prices: Prices | None = None
+    peak_per_s: float | None = None
 
 
 NO_QUESTIONS = Questions()
@@ -52,6 +54,7 @@ class Content:
     objectives: Objectives | None = None
     prices: Prices | None = None
     gate: Gate | None = None
+    peak_per_s: float | None = None
 
     @cached_property
     def tables_with_notes(self) -> list[tuple[Table | RateTable, list[str]]]:
@@ -85,6 +88,19 @@ class Content:
         return self.objectives or (searched.pop() if len(searched) == 1 else None)
 
     @cached_property
+    def sizing(self) -> Sizing | None:
+        """The number of replicas for the peak rate; ``None`` without a peak rate."""
+        if self.peak_per_s is None:
+            return None
+        searches = [search for run in self.runs if (search := search_of(run)) is not None]
+        searched = {search.objectives.text for search in searches}
+        if self.objectives is None or searched == {self.objectives.text}:
+            of_search = [run for run in self.runs if search_of(run) is not None]
+            rest = [point for point in self.judged_points if point.group.run not in of_search]
+            return sizing(self.peak_per_s, rest, searches)
+        return sizing(self.peak_per_s, self.judged_points)
+
+    @cached_property
     def judged_points(self) -> list[StagePoint]:
         """The points that the objectives judge: the levels of a load search, otherwise the stages."""
         judged = judged_groups(self.groups)
@@ -104,4 +120,5 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
         questions.objectives,
         questions.prices,
         gate_of_runs(all_groups, questions.objectives, questions.stage) if questions.objectives is not None else None,
+        questions.peak_per_s,
     )

@@ -12,6 +12,7 @@ from llm_reports.metrics.distinctions import labels
 from llm_reports.metrics.goodput import StagePoint, highest, knee, sweeps
 from llm_reports.sections.numbers import NO_ANSWER, between, number, percent, shown
 from llm_reports.sections.section import Grid, Section
+from llm_reports.sections.sizing import sizing_section
 from llm_reports.sections.stage_tables import correctness_section
 from llm_reports.slo.gate import Gate, Judgement
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
@@ -26,10 +27,12 @@ ESTIMATED = (
 
 
 def decision_sections(content: Content) -> list[Section]:
-    """Return the sections on correctness, objectives, costs and the SLO gate that apply to the content."""
+    """Return the sections on correctness, objectives, replicas, costs and the SLO gate that apply to the content."""
     sections = [correctness_section(content.groups)]
     if content.objectives is not None:
         sections.append(objectives_section(content.judged_points, content.objectives.text))
+    if content.sizing is not None:
+        sections.append(sizing_section(content.sizing))
     if content.prices is not None:
         sections.append(cost_section(content.judged_points, content.prices))
     if content.gate is not None:

@@ -161,13 +161,16 @@ def _of_values(group: Group, objective: Objective, delay_s: float) -> Evidence:
 
 def length_in_latencies(group: Group) -> float:
     """Return the length of the stage in mean latencies of its requests; NaN when unknown."""
-    rows = group.measured
-    starts, latencies = rows[COL.started_at].dropna(), rows[COL.end_to_end_latency_s].dropna()
+    latencies = group.measured[COL.end_to_end_latency_s].dropna()
     mean = float(latencies.mean()) if len(latencies) else math.nan
-    lasted_s = group.stage_figure(COL.measure_s)
-    if not lasted_s > 0:
-        lasted_s = float(starts.max() - starts.min()) if len(starts) else math.nan
-    return lasted_s / mean if mean > 0 else math.nan
+    return measured_s(group) / mean if mean > 0 else math.nan
+
+
+def measured_s(group: Group) -> float:
+    """Return the length of the MEASURE window (s), or else from the first start to the last; NaN when unknown."""
+    window_s = group.stage_figure(COL.measure_s)
+    starts = group.measured[COL.started_at].dropna()
+    return window_s if window_s > 0 else float(starts.max() - starts.min()) if len(starts) else math.nan
 
 
 def _far(objective: Objective, values: Floats, latencies: float) -> bool:

@@ -22,7 +22,14 @@ from llm_reports.metrics.groups import Group, unstreamed
 from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.steadiness import UNKNOWN
 from llm_reports.sections.numbers import between, shown, shown_apart
-from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
+from llm_reports.slo.evidence import (
+    Evidence,
+    evidence,
+    failures_disprove,
+    least_requests,
+    length_in_latencies,
+    measured_s,
+)
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import delay_s, doubt, late
 from llm_reports.stats.intervals import Interval
@@ -30,7 +37,9 @@ from llm_users.number_words import lasting
 from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
-TOO_SHORT = "the stage is too short to show whether its queue grows: run it much longer than an answer takes"
+TOO_SHORT = "too short to show whether its queue grows"
+_LEAST_ANSWERS = 8
+"""The steadiness of a shorter open loop, in mean latencies, is unknown (``metrics.steadiness``)."""
 ALL_STAGES, BEST_STAGE = "all", "best"
 _SLOW = 3.0  # an effective size below this value means that the values change over the length of the whole stage
 
@@ -168,7 +177,7 @@ def judge(group: Group, objective: Objective) -> Judgement:
     if group.steadiness == UNSTEADY and verdict is not Verdict.FAILED:
         verdict, reason = _unsteady(objective, result)
     elif group.load.is_open and group.steadiness == UNKNOWN and verdict is Verdict.PASSED:
-        verdict, reason = Verdict.UNDECIDED, f"{TOO_SHORT} (measured: {reason})"
+        verdict, reason = Verdict.UNDECIDED, f"{_too_short(group)} (measured: {reason})"
     if objective.name == ERRORS and group.counts.throttled and result.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} failed requests were throttled)"
     every = ""
@@ -245,6 +254,18 @@ def _decided(group: Group, objective: Objective, result: Evidence) -> tuple[Verd
 def _proved(objective: Objective, result: Evidence) -> bool:
     """Return whether the bad end of the interval is within the limit."""
     return math.isfinite(result.proof) and objective.holds(result.proof)
+
+
+def _too_short(group: Group) -> str:
+    """Return why the steadiness of the stage is unknown."""
+    lasted_s, latencies = measured_s(group), length_in_latencies(group)
+    if latencies < _LEAST_ANSWERS:
+        answers_s = _LEAST_ANSWERS * lasted_s / latencies
+        return (
+            f"the stage ({lasted_s:.0f} s) is shorter than {_LEAST_ANSWERS} answers ({math.ceil(answers_s)} s), "
+            f"{TOO_SHORT}"
+        )
+    return f"the stage is {TOO_SHORT}: run it much longer than an answer takes"
 
 
 def _every(objective: Objective, result: Evidence) -> str:
