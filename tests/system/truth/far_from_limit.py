@@ -54,7 +54,7 @@ def passed(seed: int, rate_per_s: float, seconds: float, limit_s: float, runs: i
 
 def lines(full: bool) -> Iterator[TruthLine]:
     """False passes near the limit at 80 % to 96 % of the capacity, and power at half and two thirds of it."""
-    runs = 400 if full else 60
+    runs = 150 if full else 60
     for rate_per_s in (4.8, 5.4, 5.73) if full else (5.73,):
         tpot_s = times(np.random.default_rng(41), rate_per_s, 60_000)[2]
         right = float(np.quantile(tpot_s[5_000:], 0.95))
