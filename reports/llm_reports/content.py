@@ -14,12 +14,13 @@ from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.load_search import gate_of_runs, judged_groups, search_of
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
-from llm_reports.metrics.sizing import Sizing, sizing
 from llm_reports.run import Run, named_apart
 from llm_reports.sections.summary_table import SummaryLine, summary_lines
 from llm_reports.server_metrics.stages import ServerStage, server_stages
 from llm_reports.slo.gate import ALL_STAGES, Gate
 from llm_reports.slo.objectives import Objectives
+from llm_reports.slo.sizing import Sizing, sizing
+from llm_reports.stats.input_length import input_length_warning
 from llm_users.prices import Prices
 
 
@@ -111,7 +112,9 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
     """Return the content of a report of these runs, independent of its format."""
     runs = named_apart(runs) if len(runs) > 1 else runs
     all_groups = tuple(groups(runs, count_connect=count_connect))
-    warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
+    warnings = dict.fromkeys(
+        warning for run in runs for warning in (*run.warnings, input_length_warning(run)) if warning
+    )
     return Content(
         tuple(runs),
         all_groups,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llm_reports.metrics.sizing import HEADROOM, Sizing
 from llm_reports.sections.section import Grid, Section
+from llm_reports.slo.sizing import HEADROOM, Sizing
 
 
 def sizing_section(sizing: Sizing) -> Section:
