@@ -20,6 +20,7 @@ from llm_users.load.coordinator.stages import Minimum, StageSpec
 from llm_users.number_words import counted, listed
 from llm_users.options.table import Options
 from llm_users.record import RequestRecord, StageLoad, StageRecord
+from llm_users.verdict import Verdict
 
 if TYPE_CHECKING:
     from llm_reports.metrics.load_search import LevelFigures
@@ -86,6 +87,7 @@ class SearchStages:
         self._load = 0.0
         self._started_stages = 0
         self._over = False
+        self._repeated = False  # whether the first stage was too short and does not count
         for text in _too_few(self._objectives.all, options.stage_requests):
             logger.warning("--llm-find: %s", text)
 
@@ -97,7 +99,7 @@ class SearchStages:
 
     @property
     def total_text(self) -> str:
-        return f"at most {self._most_stages}"
+        return f"at most {self._most_stages + self._repeated}"
 
     @property
     def later(self) -> None:
@@ -110,13 +112,9 @@ class SearchStages:
     def next(self, last: StageRecord | None) -> StageSpec | None:
         if last is not None:
             self._stages.append(last)
-            if len(self._stages) == 1:
-                self._set_stage_time()
-            point = self._search.ended(self._load, last.stage)
-            verdict, text = point.judgement.verdict, point.judgement.text
-            direction = "above" if point.passes else "below"
-            counts = "" if point.decided else f"; by its figures, the limit is {direction} it"
-            logger.info("%s: %s%s: %s", self._in_words(point.load), verdict, counts, text)
+            too_short = len(self._stages) == 1 and self._set_stage_time() and self._repeats(last.stage)
+            if not too_short:
+                self._log(self._search.ended(self._load, last.stage))
         load = self._search.next()
         self._over = load is None
         if load is None:
@@ -233,10 +231,14 @@ class SearchStages:
         limitations = []
         undecided = search.undecided
         if undecided:
+            from llm_reports.slo.gate import TOO_SHORT
+
             lowest = undecided[0]
+            text = lowest.judgement.text
+            doubt = "The figures meet the limits, but they do not show it with 95 % confidence. "
             limitations.append(
-                f"{self._in_words(lowest.load)}: {lowest.judgement.text}. The figures meet the limits, but they do not "
-                f"show it with 95 % confidence. Longer stages (--llm-stage-time {self._longer_s:g}s) can decide it."
+                f"{self._in_words(lowest.load)}: {text}. {'' if TOO_SHORT in text else doubt}"
+                f"Longer stages (--llm-stage-time {self._longer_s:g}s) can decide it."
             )
         if self._run_time_s is not None:
             most_min = math.ceil(self._most_stages * self._minimum.seconds / 60)
@@ -264,10 +266,31 @@ class SearchStages:
         """Return a stage time (s) that decides more than the present one."""
         return _LONGER * math.ceil(self._minimum.seconds)
 
-    def _set_stage_time(self) -> None:
-        """Set the length of later stages by the latency of the first one, or warn that the user's is too short."""
+    def _log(self, point: Point) -> None:
+        verdict, text = point.judgement.verdict, point.judgement.text
+        direction = "above" if point.passes else "below"
+        counts = "" if point.decided else f"; by its figures, the limit is {direction} it"
+        logger.info("%s: %s%s: %s", self._in_words(point.load), verdict, counts, text)
+
+    def _repeats(self, stage: int) -> bool:
+        """Return whether the first stage does not count, because it is undecided and its figures meet the limits.
+
+        The search then starts again at the same load with the longer stage time.
+        """
+        judgement = self._judge([stage])
+        if self._most_stages == 1 or judgement.verdict is not Verdict.UNDECIDED or not judgement.holds:
+            return False
+        self._repeated = True
+        logger.info("%s: measured again for %g s", self._in_words(self._load), self._minimum.seconds)
+        return True
+
+    def _set_stage_time(self) -> bool:
+        """Set the length of later stages by the latency of the first one, or warn that the user's is too short.
+
+        Return whether the first stage was shorter than ``SHORT_LATENCIES`` although the user did not set its time.
+        """
         if not self._latencies_s:
-            return
+            return False
         latency_s = math.fsum(self._latencies_s) / len(self._latencies_s)
         self._latencies_s.clear()
         sufficient_s = float(math.ceil(LEAST_LATENCIES * latency_s))
@@ -285,6 +308,7 @@ class SearchStages:
                 "in a stage that lasts much longer; give --llm-stage-time %gs or more",
                 given_s, latency_s, sufficient_s,
             )  # fmt: skip
+        return not self._fixed_stage_time and given_s < SHORT_LATENCIES * latency_s
 
     def _judge(self, stages: Sequence[int]) -> Judgement:
         figures = self._figures(stages)

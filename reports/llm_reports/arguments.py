@@ -63,6 +63,13 @@ def _report() -> argparse.ArgumentParser:
         metavar="all|best|N",
         help="stages that --slo evaluates: all, the best one, or stage number N (default: %(default)s)",
     )
+    parser.add_argument(
+        "--peak",
+        type=_rate,
+        metavar="RATE",
+        help="report how many replicas serve this peak rate (requests/s), from load searches or, with --slo, from the "
+        "rates of all runs together",
+    )
     prices = "report costs with this price file (JSON or TOML), or with LiteLLM's model_prices_and_context_window.json"
     parser.add_argument("--prices", type=Path, metavar="FILE", help=prices)
     _add_verdict_files(parser)

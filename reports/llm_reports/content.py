@@ -19,6 +19,8 @@ from llm_reports.sections.summary_table import SummaryLine, summary_lines
 from llm_reports.server_metrics.stages import ServerStage, server_stages
 from llm_reports.slo.gate import ALL_STAGES, Gate
 from llm_reports.slo.objectives import Objectives
+from llm_reports.slo.sizing import Sizing, sizing
+from llm_reports.stats.input_length import input_length_warning
 from llm_users.prices import Prices
 
 
@@ -27,12 +29,13 @@ class Questions:
     """What a report contains in addition to its tables.
 
     The report states whether the stages meet the ``objectives``. The verdict in ``stage`` (all, best or a number)
-    determines the exit code. ``prices`` adds costs.
+    determines the exit code. ``prices`` adds costs. ``peak_per_s`` (requests/s) adds the number of replicas.
     """
 
     objectives: Objectives | None = None
     stage: str = ALL_STAGES
     prices: Prices | None = None
+    peak_per_s: float | None = None
 
 
 NO_QUESTIONS = Questions()
@@ -52,6 +55,7 @@ class Content:
     objectives: Objectives | None = None
     prices: Prices | None = None
     gate: Gate | None = None
+    peak_per_s: float | None = None
 
     @cached_property
     def tables_with_notes(self) -> list[tuple[Table | RateTable, list[str]]]:
@@ -85,6 +89,19 @@ class Content:
         return self.objectives or (searched.pop() if len(searched) == 1 else None)
 
     @cached_property
+    def sizing(self) -> Sizing | None:
+        """The number of replicas for the peak rate; ``None`` without a peak rate."""
+        if self.peak_per_s is None:
+            return None
+        searches = [search for run in self.runs if (search := search_of(run)) is not None]
+        searched = {search.objectives.text for search in searches}
+        if self.objectives is None or searched == {self.objectives.text}:
+            of_search = [run for run in self.runs if search_of(run) is not None]
+            rest = [point for point in self.judged_points if point.group.run not in of_search]
+            return sizing(self.peak_per_s, rest, searches)
+        return sizing(self.peak_per_s, self.judged_points)
+
+    @cached_property
     def judged_points(self) -> list[StagePoint]:
         """The points that the objectives judge: the levels of a load search, otherwise the stages."""
         judged = judged_groups(self.groups)
@@ -95,7 +112,9 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
     """Return the content of a report of these runs, independent of its format."""
     runs = named_apart(runs) if len(runs) > 1 else runs
     all_groups = tuple(groups(runs, count_connect=count_connect))
-    warnings = dict.fromkeys(warning for run in runs for warning in run.warnings)
+    warnings = dict.fromkeys(
+        warning for run in runs for warning in (*run.warnings, input_length_warning(run)) if warning
+    )
     return Content(
         tuple(runs),
         all_groups,
@@ -104,4 +123,5 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
         questions.objectives,
         questions.prices,
         gate_of_runs(all_groups, questions.objectives, questions.stage) if questions.objectives is not None else None,
+        questions.peak_per_s,
     )

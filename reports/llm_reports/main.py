@@ -58,7 +58,7 @@ def _report(options: Namespace) -> int:
     if options.junit and objectives is None:
         raise InputError("--junit writes a verdict and requires objectives; set them with --slo")
     prices = load_prices(options.prices) if options.prices else None
-    questions = Questions(objectives, valid_stage(options.slo_stage), prices)
+    questions = Questions(objectives, valid_stage(options.slo_stage), prices, options.peak)
     runs = _loaded(options)
     report = report_runs(
         runs, out=options.out, formats=formats, count_connect=options.count_connect, questions=questions

@@ -13,6 +13,7 @@ from llm_reports.metrics.goodput import LEAST_LEVELS, StagePoint, answer, highes
 from llm_reports.metrics.load_search import search_of
 from llm_reports.sections.numbers import NO_ANSWER, between, number, percent, shown
 from llm_reports.sections.section import Grid, Section, wrapped
+from llm_reports.sections.sizing import sizing_section
 from llm_reports.sections.stage_tables import correctness_section
 from llm_reports.slo.gate import Gate, Judgement
 from llm_reports.stats.effective_size import LEAST_EFFECTIVE
@@ -27,10 +28,12 @@ ESTIMATED = (
 
 
 def decision_sections(content: Content) -> list[Section]:
-    """Return the sections on correctness, objectives, costs and the SLO gate that apply to the content."""
+    """Return the sections on correctness, objectives, replicas, costs and the SLO gate that apply to the content."""
     sections = [correctness_section(content.groups)]
     if content.objectives is not None:
         sections.append(objectives_section(content.judged_points, content.objectives.text))
+    if content.sizing is not None:
+        sections.append(sizing_section(content.sizing))
     if content.prices is not None:
         sections.append(cost_section(content.judged_points, content.prices))
     if content.gate is not None:
@@ -124,7 +127,7 @@ def gate_section(gate: Gate) -> Section:
             judgement.label,
             f"`{judgement.objective.text}`",
             shown(judgement.estimate, judgement.objective.kind.unit),
-            between(judgement.interval, partial(shown, unit=judgement.objective.kind.unit)),
+            judgement.every or between(judgement.interval, partial(shown, unit=judgement.objective.kind.unit)),
             str(judgement.n),
             "-" if math.isnan(judgement.effective) else f"{judgement.effective:.0f}",
             judgement.verdict,

@@ -22,7 +22,14 @@ from llm_reports.metrics.groups import Group, unstreamed
 from llm_reports.metrics.outcomes import dropped
 from llm_reports.metrics.steadiness import UNKNOWN
 from llm_reports.sections.numbers import between, shown, shown_apart
-from llm_reports.slo.evidence import Evidence, evidence, failures_disprove, least_requests
+from llm_reports.slo.evidence import (
+    Evidence,
+    evidence,
+    failures_disprove,
+    least_requests,
+    length_in_latencies,
+    measured_s,
+)
 from llm_reports.slo.objectives import ERRORS, Objective, Objectives
 from llm_reports.slo.stage_doubts import at_most, brief_doubt, delay_s, doubt, late, stricter
 from llm_reports.stats.intervals import Interval
@@ -30,9 +37,15 @@ from llm_users.number_words import lasting
 from llm_users.record import COL, UNSTEADY
 from llm_users.verdict import Verdict, worst
 
-TOO_SHORT = "the stage is too short to show whether its queue grows: run it much longer than an answer takes"
+TOO_SHORT = "too short to show whether its queue grows"
+_LEAST_ANSWERS = 8
+"""The steadiness of a shorter open loop, in mean latencies, is unknown (``metrics.steadiness``)."""
 ALL_STAGES, BEST_STAGE = "all", "best"
 _SLOW = 3.0  # an effective size below this value means that the values change over the length of the whole stage
+
+_ESTIMABLE = 10.0
+"""Below this effective size, the dependence is too uncertain for an estimate of the number of requests: with 4 to 13,
+the advice of equal stages differed by a factor of three."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class Judgement:
     reason: str
     effective: float = math.nan
     """The effective sample size: the number of independent requests that is equivalent to ``n``."""
+    every: str = ""
+    """How far all requests are from the limit, if the objective passed by this and not by its interval."""
     brief: str = ""
     """Why the verdict is undecided, in a few words for a list of stages; "" for another verdict."""
 
@@ -175,10 +190,13 @@ def judge(group: Group, objective: Objective) -> Judgement:
         verdict, reason = _unsteady(objective, result)
         brief = "the queue grew"
     elif group.load.is_open and group.steadiness == UNKNOWN and verdict is Verdict.PASSED:
-        verdict, reason = Verdict.UNDECIDED, f"{TOO_SHORT} (measured: {reason})"
+        verdict, reason = Verdict.UNDECIDED, f"{_too_short(group)} (measured: {reason})"
         brief = "the stage is too short"
     if objective.name == ERRORS and group.counts.throttled and result.n:
         reason += f" ({group.counts.throttled} of the {group.counts.failed} failed requests were throttled)"
+    every = ""
+    if verdict is Verdict.PASSED and result.far_from_limit and not _proved(objective, result):
+        every = _every(objective, result)
     return Judgement(
         "",
         group,
@@ -189,6 +207,7 @@ def judge(group: Group, objective: Objective) -> Judgement:
         verdict,
         reason,
         effective=result.effective,
+        every=every,
         brief=brief if verdict is Verdict.UNDECIDED else "",
     )
 
@@ -240,12 +259,11 @@ def _decided(group: Group, objective: Objective, result: Evidence) -> tuple[Verd
         measured = f"{result.failed} of {n} requests failed and have no value, so the mean is undefined"
         percentile = f"{objective.name}_{'p95' if less else 'p5'}"
         return Verdict.FAILED, f"{objective.text} does not hold: {measured}; use a percentile, such as {percentile}"
-    if math.isfinite(result.proof) and objective.holds(result.proof):
+    if _proved(objective, result):
         measured = _with_bound(objective, result, result.proof, "up to" if less else "down to")
         return Verdict.PASSED, f"{objective.text} holds: {measured}"
     if result.far_from_limit:
-        far = "at most a quarter of" if less else "at least four times"
-        measured = f"{shown(result.estimate, unit)}, all {n} requests are {far} the limit"
+        measured = f"measured {shown(result.estimate, unit)}, {_every(objective, result)} ({n} requests)"
         return Verdict.PASSED, f"{objective.text} holds: {measured}"
     # An infinite disproof of a latency is known: even the good end of the interval is a failed request.
     known = math.isfinite(result.disproof) or (result.disproof == math.inf and less)
@@ -255,6 +273,36 @@ def _decided(group: Group, objective: Objective, result: Evidence) -> tuple[Verd
             measured = f"no answer, {result.failed} of {n} requests failed"
         return Verdict.FAILED, f"{objective.text} does not hold: {measured}"
     return Verdict.UNDECIDED, ""
+
+
+def _proved(objective: Objective, result: Evidence) -> bool:
+    """Return whether the bad end of the interval is within the limit."""
+    return math.isfinite(result.proof) and objective.holds(result.proof)
+
+
+def _too_short(group: Group) -> str:
+    """Return why the steadiness of the stage is unknown."""
+    lasted_s, latencies = measured_s(group), length_in_latencies(group)
+    if latencies < _LEAST_ANSWERS:
+        answers_s = _LEAST_ANSWERS * lasted_s / latencies
+        return (
+            f"the stage ({lasted_s:.0f} s) is shorter than {_LEAST_ANSWERS} answers ({math.ceil(answers_s)} s), "
+            f"{TOO_SHORT}"
+        )
+    return f"the stage is {TOO_SHORT}: run it much longer than an answer takes"
+
+
+def _every(objective: Objective, result: Evidence) -> str:
+    """Return how far all values are from the limit, in words."""
+    side = "at most" if objective.kind.less_is_better else "at least"
+    times = result.worst / objective.limit
+    if objective.kind.less_is_better and times <= 0.25:
+        share = "a quarter of the limit"
+    elif objective.kind.less_is_better:
+        share = f"{math.ceil(100 * times - 1e-9)} % of the limit"
+    else:
+        share = f"{math.floor(10 * times + 1e-9) / 10:g} times the limit"
+    return f"every request is {side} {share}"
 
 
 def _with_bound(objective: Objective, result: Evidence, bound: float, direction: str) -> str:
@@ -314,8 +362,13 @@ def _advice(group: Group, objective: Objective, result: Evidence) -> str:
                 f"{shortage}, because many requests were slow together, in few periods of the stage: lower the load or "
                 "run much longer"
             )
-        needed = math.ceil(least * n / result.effective)
-        return f"{shortage}: at least {_requests(group, needed, n)} are needed at this load"
+        if result.effective < _ESTIMABLE:
+            return (
+                f"{shortage}. This stage cannot show how many are needed: run at least three times as long, or lower "
+                "the load"
+            )
+        fewest, most = (_two_digits(factor * least * n / result.effective) for factor in (1, 2))
+        return f"{shortage}: about {fewest} to {_requests(group, most, n)} are needed at this load"
     unit = objective.kind.unit
     ends = between(result.interval, partial(shown, unit=unit))
     now = f"{shown(result.estimate, unit)} of {n} requests"
@@ -325,6 +378,12 @@ def _advice(group: Group, objective: Objective, result: Evidence) -> str:
     if result.enough is None or result.enough <= n:
         return f"{straddles}: more requests are needed to decide"
     return f"{straddles}: about {_requests(group, result.enough, n)} would decide it if the figures do not change"
+
+
+def _two_digits(number: float) -> int:
+    """Return the number rounded up to two digits."""
+    unit: int = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return math.ceil(number / unit) * unit
 
 
 def _requests(group: Group, wanted: int, n: int) -> str:

@@ -157,6 +157,35 @@ def test_a_load_is_confirmed_only_if_its_queue_is_known_to_be_steady(
         assert "too short to show whether its queue grows" in search.reservations[0]
 
 
+def test_a_first_stage_shorter_than_eight_answers_is_measured_again(caplog: pytest.LogCaptureFixture) -> None:
+    """100 requests in 25 s that take 4 s: 8 of them take 33 s. The stage at 4/s says so and does not count."""
+    caplog.set_level("INFO")
+    search = SearchStages(Options(find="ttft_p95<1", rate=rates("4,8")))
+    search.next(None)
+    _answers(search, 1, 4.0, 4.0)
+    short = _stage(1, 4.0, None)
+    short.measure_s = 25.0
+    again = search.next(short)
+    assert again is not None
+    assert (again.load.rate_per_s, again.minimum.seconds) == (4.0, 49.0)
+    assert "4 requests/s: measured again for 49 s" in caplog.text
+    _answers(search, 2, 4.0, 4.0, requests=200)
+    search.next(_stage(2, 4.0))
+    assert [(point["level"], point["stages"]) for point in search.entry()["points"]] == [(4.0, [2])]
+    assert search.entry()["found"] == 4.0
+
+
+def test_a_stage_shorter_than_eight_answers_is_named_as_the_reason() -> None:
+    search = SearchStages(Options(find="ttft_p95<1", rate=rates("4,8"), find_stages=1))
+    search.next(None)
+    _answers(search, 1, 4.0, 4.0)
+    short = _stage(1, 4.0, None)
+    short.measure_s = 25.0
+    search.next(short)
+    assert "the stage (25 s) is shorter than 8 answers (33 s)" in search.reservations[0]
+    assert "95 % confidence. Longer" not in search.reservations[0]
+
+
 def test_the_run_time_is_named_as_the_end_of_a_search() -> None:
     search = SearchStages(Options(find="ttft_p95<1", rate=rates("1,64")))
     search.next(None)

@@ -105,3 +105,12 @@ def test_the_command_has_the_exit_code_of_the_search(prefix: Path, capsys: pytes
 def test_one_sided_intervals_have_words(run: Run) -> None:
     (section,) = search_sections([run])
     assert "?" not in str(section.parts)
+
+
+def test_the_replicas_of_a_search_follow_from_its_bracket(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The search confirms 20/s, and 40/s fails."""
+    main([str(prefix), "--peak", "100"])
+    text = capsys.readouterr().out.replace("*", "")
+    assert [line.split("|")[3].strip() for line in text.splitlines() if line.startswith(("| At the", "| With 20"))] == [
+        "7", "5", "3",
+    ]  # fmt: skip
