@@ -16,6 +16,7 @@ from llm_reports.metrics.distinctions import ALIKE, entry_names
 from llm_reports.metrics.groups import Group
 from llm_reports.metrics.summary import summarize
 from llm_reports.sections.table_notes import listed
+from llm_users.record import COL
 
 LLMPERF_COUNTER = "LLMPerf's Llama tokenizer"
 LLMPERF_TOKENIZER = "hf-internal-testing/llama-tokenizer"
@@ -131,7 +132,7 @@ def _connecting(entries: Sequence[_Entry]) -> str:
 def _counted_by_servers(entries: Sequence[_Entry]) -> Iterator[str]:
     """Yield a note for each entry whose column ``In`` differs from the requested length that the check used."""
     for entry in entries:
-        counted, requested = summarize(entry.group.ok["input_tokens"].astype("float64")).mean, entry.means["input"]
+        counted, requested = summarize(entry.group.ok[COL.input_tokens].astype("float64")).mean, entry.means["input"]
         if abs(counted - requested) > ALIKE * requested:
             yield (
                 f"The server counted {counted:.0f} input tokens per prompt of {entry.name}; the requested length is "
