@@ -30,13 +30,25 @@ def sizing_section(sizing: Sizing) -> Section:
     ]
     if fails is not None:
         rows.append(["At the upper end of the bracket", f"{fails:g}", str(sizing.fewest)])
-        bracket = f"The bracket is {confirmed:g} to {fails:g} requests/s: the lower end passed, the upper end failed."
+        how = "exceeds a limit by its figures, but its verdict is undecided" if sizing.fails_by_figures else "failed"
+        bracket = f"The bracket is {confirmed:g} to {fails:g} requests/s: the lower end passed, the upper end {how}."
     else:
         bracket = f"No measured rate failed, so a replica may sustain more than {confirmed:g} requests/s."
     notes = [
         bracket,
+        *_undecided(sizing),
         f"Confirmed rate: {confirmed:g} requests/s per replica (measured: {measured}/s).",
         f"Headroom: each replica gets {100 * (1 - HEADROOM):g} % of the confirmed rate, because random arrivals are "
         "bursty.",
     ]
     return Section(title, [Grid(["", "Requests/s per replica", "Replicas"], rows, {0}), notes])
+
+
+def _undecided(sizing: Sizing) -> list[str]:
+    """Return a note on the undecided rates inside the bracket, which make it wide."""
+    if not sizing.undecided_per_s:
+        return []
+    rates = ", ".join(f"{rate:g}" for rate in sizing.undecided_per_s)
+    return [
+        f"Undecided rates inside the bracket: {rates}/s. Longer stages (`--llm-stage-time`) at these rates narrow it."
+    ]

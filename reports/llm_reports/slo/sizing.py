@@ -26,6 +26,10 @@ class Sizing:
     confirmed_per_s: float | None
     fails_per_s: float | None
     rates_per_s: tuple[float, ...]
+    undecided_per_s: tuple[float, ...] = ()
+    """The rates inside the bracket without a decided verdict."""
+    fails_by_figures: bool = False
+    """The upper end exceeds a limit by its figures, without a decided verdict (in a load search)."""
 
     @property
     def replicas(self) -> int | None:
@@ -54,6 +58,7 @@ def sizing(peak_per_s: float, points: Sequence[StagePoint], searches: Iterable[S
     A rate that was measured several times has its worst verdict.
     """
     verdicts: dict[float, list[Verdict]] = {}
+    by_figures: set[float] = set()
     for point in points:
         if point.load.rate_per_s and point.verdict is not None:
             verdicts.setdefault(point.load.rate_per_s, []).append(point.verdict)
@@ -61,7 +66,11 @@ def sizing(peak_per_s: float, points: Sequence[StagePoint], searches: Iterable[S
         for level, (verdict, decided) in search.counted.items():
             counts = decided or verdict is Verdict.FAILED  # a search continues below a load that fails by its figures
             verdicts.setdefault(level, []).append(verdict if counts else Verdict.UNDECIDED)
+            if verdict is Verdict.FAILED and not decided:
+                by_figures.add(level)
     by_rate = {rate: worst(of_rate) for rate, of_rate in verdicts.items()}
     fails = min((rate for rate, verdict in by_rate.items() if verdict is Verdict.FAILED), default=None)
-    below = (rate for rate, verdict in by_rate.items() if verdict is Verdict.PASSED and (fails is None or rate < fails))
-    return Sizing(peak_per_s, max(below, default=None), fails, tuple(sorted(by_rate)))
+    below = {rate: verdict for rate, verdict in by_rate.items() if fails is None or rate < fails}
+    confirmed = max((rate for rate, verdict in below.items() if verdict is Verdict.PASSED), default=None)
+    undecided = (rate for rate, verdict in below.items() if verdict is Verdict.UNDECIDED and rate > (confirmed or 0.0))
+    return Sizing(peak_per_s, confirmed, fails, tuple(sorted(by_rate)), tuple(sorted(undecided)), fails in by_figures)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from llm_reports.main import main
+from llm_reports.sections.section import section_text
+from llm_reports.sections.sizing import sizing_section
+from llm_reports.slo.sizing import Sizing
 from llm_users.record import RequestRecord, StageRecord
 
 _PEAK = 40.0
@@ -65,3 +68,12 @@ def test_without_a_confirmed_rate_there_is_no_number_of_replicas(
     main([prefixes[3], "--slo", f"e2e_p95<{_LIMIT_S:g}", "--peak", "40", "--out", str(tmp_path / "out")])
     text = capsys.readouterr().out
     assert "No rate is confirmed to meet the objectives (measured: 6/s). The lowest rate that fails is 6/s." in text
+
+
+def test_undecided_rates_inside_the_bracket_are_named() -> None:
+    sizing = Sizing(40.0, 3.0, 6.0, (3.0, 4.0, 5.0, 6.0), (4.0, 5.0), fails_by_figures=True)
+    text = section_text(sizing_section(sizing))
+    assert "Undecided rates inside the bracket: 4, 5/s" in text
+    assert "the upper end exceeds a limit by its figures, but its verdict is undecided" in " ".join(text.split())
+    assert _cells(text, "At the confirmed rate") == ["3", "14"]
+    assert _cells(text, "At the upper end of the bracket") == ["6", "7"]
