@@ -14,6 +14,7 @@ from llm_reports.metrics.goodput import StagePoint, stage_points
 from llm_reports.metrics.groups import Group, groups
 from llm_reports.metrics.load_search import gate_of_runs, judged_groups, search_of
 from llm_reports.metrics.open_loop import RateTable, open_loop_tables
+from llm_reports.metrics.outcomes import succeeded
 from llm_reports.run import Run, named_apart
 from llm_reports.sections.summary_table import SummaryLine, summary_lines
 from llm_reports.server_metrics.stages import ServerStage, server_stages
@@ -22,6 +23,7 @@ from llm_reports.slo.objectives import Objectives
 from llm_reports.slo.sizing import Sizing, sizing
 from llm_reports.stats.input_length import input_length_warning
 from llm_users.prices import Prices
+from llm_users.record import COL
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
     runs = named_apart(runs) if len(runs) > 1 else runs
     all_groups = tuple(groups(runs, count_connect=count_connect))
     warnings = dict.fromkeys(
-        warning for run in runs for warning in (*run.warnings, input_length_warning(run)) if warning
+        warning for run in runs for warning in (*run.warnings, _input_length_warning(run)) if warning
     )
     return Content(
         tuple(runs),
@@ -125,3 +127,9 @@ def content_of(runs: Sequence[Run], *, count_connect: bool = False, questions: Q
         gate_of_runs(all_groups, questions.objectives, questions.stage) if questions.objectives is not None else None,
         questions.peak_per_s,
     )
+
+
+def _input_length_warning(run: Run) -> str:
+    rows = run.requests
+    counts = (rows[COL.measured] == 1) & (rows[COL.input_tokens_source] == "usage") & succeeded(rows[COL.error_code])
+    return input_length_warning(run.name, run.manifest, float(rows[COL.input_tokens][counts].astype("float64").mean()))

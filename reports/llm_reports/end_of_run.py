@@ -24,8 +24,9 @@ from llm_reports.markdown.table import to_markdown
 from llm_reports.metrics.groups import LATENCY, LLMPERF_TTFT, OUTPUT_THROUGHPUT, TPOT, TTFT
 from llm_reports.metrics.stage_group import Counts, Facts
 from llm_reports.metrics.summary import Summary, figures
-from llm_reports.sections.section import section_text
+from llm_reports.sections.section import bullets, section_text
 from llm_reports.sections.summary_table import summary_lines, terminal_section
+from llm_reports.stats.input_length import input_length_warning
 from llm_users.outcome import BUFFERED, Outcome, outcome_of
 from llm_users.quantile import DurationHistogram
 from llm_users.record import COL, Shortfall, StageLoad, load_of, shortfall_of, unguarded
@@ -34,7 +35,7 @@ from llm_users.run_files import GAPS_CSV, MANIFEST_JSON, REQUESTS_CSV, STAGES_CS
 _LONGEST_S = 1e6
 _TEXTS = {
     COL.framework, COL.model, COL.phase, COL.error_code, COL.api, COL.endpoint, COL.stamp_source,
-    COL.output_tokens_source, COL.run_id,
+    COL.output_tokens_source, COL.input_tokens_source, COL.run_id,
 }  # fmt: skip
 _NUMBERS = {
     COL.stage, COL.concurrency, COL.rate_per_s, COL.measured, COL.http_status, COL.window_share, COL.window_tokens,
@@ -55,13 +56,14 @@ class _Declined(Exception):
 def end_text(prefix: str) -> str | None:
     """Return the summary and the two tables of a run, or None if the run needs the complete report."""
     try:
-        groups, rates = _groups(Path(prefix))
+        groups, rates, warning = _groups(Path(prefix))
     except (_Declined, OSError, ValueError, KeyError, csv.Error):
         return None
     if not all(group.counts.ok for group in groups):
         return None  # the complete report gives the reasons of the failures
     summary = section_text(terminal_section(summary_lines(groups, rates)))
-    return "\n".join([summary, *(to_markdown(*noted) for noted in with_new_notes(tables_of(groups)))])
+    tables = [to_markdown(*noted) for noted in with_new_notes(tables_of(groups))]
+    return "\n".join([summary, *tables, *([f"## Warnings\n\n{bullets([warning])}\n"] if warning else [])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +224,8 @@ class _Window:
         self.tokens.append(0.0 if math.isnan(tokens) else tokens)
 
 
-def _groups(prefix: Path) -> tuple[list[_Group], list[_Rates]]:
-    """Return the groups in the order of the report, and the rates of those with measured requests."""
+def _groups(prefix: Path) -> tuple[list[_Group], list[_Rates], str]:
+    """Return the groups in the order of the report, the rates of those with measured requests, and the warning."""
     manifest = json.loads(path_of(prefix, MANIFEST_JSON).read_text(encoding="utf-8"))
     stages = {int(line[COL.stage]): line for line in _lines(path_of(prefix, STAGES_CSV))}
     if manifest.get("rows_elsewhere") or any(_number(line[COL.rate_per_s]) > 0 for line in stages.values()):
@@ -246,6 +248,7 @@ class _Reading:
         self._endpoints: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # by framework and model
         self._run_ids: set[str] = set()
         self._rows = 0
+        self._inputs: list[float] = []  # input tokens of measured successful rows by the server's usage
 
     def add(self, row: _Row) -> None:
         """Add one row."""
@@ -260,11 +263,14 @@ class _Reading:
             self._windows[key[0], framework, model].add(row)
         if row[COL.measured] == 1:
             self._group(key).add(row, outcome)
+            counts = outcome is Outcome.OK and row[COL.input_tokens_source] == "usage"
+            if counts and not math.isnan(row[COL.input_tokens]):
+                self._inputs.append(row[COL.input_tokens])
         else:
             self._unmeasured[key, row[COL.phase]] += 1
 
-    def result(self) -> tuple[list[_Group], list[_Rates]]:
-        """Return the groups and the rates after the last row."""
+    def result(self) -> tuple[list[_Group], list[_Rates], str]:
+        """Return the groups, the rates and the warning after the last row."""
         self._check()
         # The other rows of a stage get the users of its measured rows, which run after the ramp.
         users_of = {stage: users for stage, users, *_ in self._groups}
@@ -275,7 +281,9 @@ class _Reading:
             for framework, model in sorted(self._endpoints) or [("", "")]:
                 self._group((stage, int(self._stages[stage][COL.concurrency]), framework, model))
         groups = [self._groups[key] for key in sorted(self._groups)]
-        return groups, [self._rates(group) for group in groups if group.counts.measured]
+        mean = math.fsum(self._inputs) / len(self._inputs) if self._inputs else math.nan
+        warning = input_length_warning(self._run.name, self._run.manifest, mean)
+        return groups, [self._rates(group) for group in groups if group.counts.measured], warning
 
     def _check(self) -> None:
         """Decline files of which the report says more than the two tables."""
