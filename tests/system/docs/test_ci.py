@@ -26,6 +26,7 @@ GITHUB, GITLAB = (yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?
 MAIN, PULL_REQUEST = "main", "pull request"
 # Long enough that the noise of a shared machine is a small share of each latency.
 SPEC = "ttft=60ms,itl=3ms"
+SHORTENED = ("--llm-output-tokens 150,80", "--llm-output-tokens 8,2")
 SHORT = {"LOCUST_LLM_OUTPUT_TOKENS": "8,2"}
 
 Script = tuple[list[str], dict[str, str]]
@@ -81,8 +82,9 @@ def run(script: Script, folder: Path, url: str) -> str:
         (programs / "bin").symlink_to(ENVIRONMENT["PATH"].split(os.pathsep)[0])
     said = ""
     for each in scripts:
+        script_text = each.replace(*SHORTENED)
         done = subprocess.run(
-            ["bash", "-c", each.replace("--llm-output-tokens 150,80", "--llm-output-tokens 8,2")], cwd=folder, env={**environment, **SHORT, **variables, "LLM_URL": url},
+            ["bash", "-c", script_text], cwd=folder, env={**environment, **SHORT, **variables, "LLM_URL": url},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
             check=False,
         )  # fmt: skip
