@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,8 @@ class Command:
     """Starts ``llm-bench`` in a folder, without keys in the environment."""
 
     folder: Path
+    more: dict[str, str] = field(default_factory=dict)
+    """Variables of the environment."""
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         environment = {
@@ -54,7 +56,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env={**environment, "AWS_EC2_METADATA_DISABLED": "true", "HF_HUB_OFFLINE": "1"},
+            env={**environment, "AWS_EC2_METADATA_DISABLED": "true", "HF_HUB_OFFLINE": "1", **self.more},
             start_new_session=True,
         )
 
@@ -167,6 +169,7 @@ def test_a_missing_key_is_named_by_its_variable_before_the_run(
 
 
 def test_a_refusal_in_the_run_is_the_last_line(bench: Command) -> None:
+    bench.more |= {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "example-of-a-secret-key"}
     ended = bench.run("--llm-api", "converse", "--llm-model", "any", *SHORT)
     assert (ended.code, ended.out) == (2, "")
     assert "the run is refused: no AWS region: set --llm-region" in ended.lines[-1]

@@ -81,13 +81,14 @@ def test_the_root_of_a_server_is_completed(locust: Locust, processes: tuple[str,
 
 
 def test_the_gate_gives_the_reason_when_nothing_listens(locust: Locust) -> None:
-    """In the last line, in the JUnit file, and in the job summary."""
+    """In the last lines, in the JUnit file, and in the job summary."""
     done = locust.run("--host", f"http://127.0.0.1:{free_port()}/v1", *SWEEP, "--llm-slo", "ttft_p95<1,errors<1%")
     assert done.code == 2
-    last = done.err.rstrip().splitlines()[-1]
-    assert last.startswith("Gate undecided: all requests: ")
+    gate, last = done.err.rstrip().splitlines()[-2:]
+    assert gate.startswith("Gate undecided: all requests: ")
+    assert last.startswith("The endpoint cannot be used: ")
     junit = path_of(done.prefix, GATE_XML).read_text()
-    for text in (last, junit, done.out):
+    for text in (gate, last, junit, done.out):
         assert "Connection refused" in text
     assert junit.count("<error") == 2
 
