@@ -232,7 +232,7 @@ IN_VIEW = """selector => [...document.querySelectorAll(selector)].every((one) =>
 def test_the_answer_is_seen_at_400_pixels_and_on_paper(prefix: Path, tmp_path: Path, open_page: OpenPage) -> None:
     main([str(prefix), "--format", "html", "--out", str(tmp_path), *JUDGED])
     page = open_page(tmp_path / "report.html", width=400)
-    assert page.locator("#answer .card .word").inner_text().split() == ["✗", "Failed"]  # at 32 users
+    assert page.locator("#answer .card .word").inner_text().split()[:2] == ["✗", "Failed"]  # at 32 users
     assert page.locator("#decisions .verdict").count() > len(LEVELS)
     for selector in ("#answer .card", "#decisions .verdict", "#summary-table .word"):
         assert page.evaluate(IN_VIEW, selector), selector

@@ -40,7 +40,9 @@ def test_a_finished_run_shows_its_own_figures_not_those_of_the_last_seconds(
     assert totals["ttft"]["p95"] == pytest.approx(quantile(times, 0.95), rel=0.003)
     page.wait_for_timeout(12_000)  # longer than the window of the live figures
     assert web.state()["totals"] == totals
-    assert page.locator("#llm-panel .llm-now").all_inner_texts() == [""] * 11
+    present = page.locator("#llm-panel .llm-now").all_inner_texts()
+    assert len(present) >= 11
+    assert set(present) == {""}
 
 
 def test_a_load_search_has_its_result_and_its_loads_in_order(
