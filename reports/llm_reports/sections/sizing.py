@@ -49,6 +49,4 @@ def _undecided(sizing: Sizing) -> list[str]:
     if not sizing.undecided_per_s:
         return []
     rates = ", ".join(f"{rate:g}" for rate in sizing.undecided_per_s)
-    return [
-        f"Undecided rates inside the bracket: {rates}/s. Longer stages (`--llm-stage-time`) at these rates narrow it."
-    ]
+    return [f"Undecided rates inside the bracket: {rates}/s. Longer stages at these rates narrow it."]

@@ -9,7 +9,7 @@ import pytest
 from llm_users.options.table import option_named
 from tests.project import ROOT
 
-MOST = 7
+MOST = 8
 HELP = {"short_help.py", "llmperf.py"}  # they show options to users; the behaviour does not pass through them
 
 

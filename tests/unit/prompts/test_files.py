@@ -387,7 +387,7 @@ def test_without_the_packages_the_message_says_what_to_install(tmp_path: Path, m
     for package in ("pyarrow", "datasets"):
         monkeypatch.setitem(sys.modules, package, None)  # how Python marks what cannot be imported
     with pytest.raises(
-        PromptError, match=r"p\.parquet': reading Parquet needs the package pyarrow.*pip install 'locust"
+        PromptError, match=r"p\.parquet': reading Parquet needs the package pyarrow.*pip install '\.\[parquet"
     ):
         source(None, write(tmp_path, "p.parquet", "PAR1"))
     with pytest.raises(PromptError, match=r"'hf:org/name:test': .* need the package datasets.*pip install datasets"):
