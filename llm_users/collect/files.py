@@ -26,6 +26,7 @@ from llm_users.record import (
     REQUEST_COLUMNS,
     SERVER_METRIC_COLUMNS,
     STAGE_COLUMNS,
+    Column,
     ConversationRecord,
     ServerMetricRecord,
     StageRecord,
@@ -173,8 +174,7 @@ class RunFiles:
         if self._offsets is None:
             # From an earlier run with this prefix.
             path_of(self.prefix, run_files.OFFSETS_CSV).unlink(missing_ok=True)
-        self._conversations: Any = None
-        self._server_metrics: Any = None
+        self._later: dict[str, Any] = {}
         path_of(self.prefix, run_files.CONVERSATIONS_CSV).unlink(missing_ok=True)
         path_of(self.prefix, run_files.SERVER_METRICS_CSV).unlink(missing_ok=True)
         self.flush()
@@ -208,26 +208,22 @@ class RunFiles:
             self.write_stage(record)
 
     def write_conversation(self, record: ConversationRecord) -> None:
-        if self._conversations is None:
-            try:
-                names = [column.name for column in CONVERSATION_COLUMNS]
-                self._conversations = self._open(run_files.CONVERSATIONS_CSV, names)
-            except OSError as error:
-                self._on_trouble(
-                    f"the conversations file cannot be written ({error}); the rows file has the data of all turns"
-                )
-                return
-        self._conversations.writerow([cell(getattr(record, column.name)) for column in CONVERSATION_COLUMNS])
+        trouble = "the conversations file cannot be written ({}); the rows file has the data of all turns"
+        self._write_later(run_files.CONVERSATIONS_CSV, CONVERSATION_COLUMNS, record, trouble)
 
     def write_server_metric(self, record: ServerMetricRecord) -> None:
-        if self._server_metrics is None:
+        trouble = "the file of the server's metrics cannot be written ({})"
+        self._write_later(run_files.SERVER_METRICS_CSV, SERVER_METRIC_COLUMNS, record, trouble)
+
+    def _write_later(self, suffix: str, columns: Sequence[Column], record: object, trouble: str) -> None:
+        """Write a line into a file that is created with its first line. ``trouble`` is for a file that cannot be."""
+        if suffix not in self._later:
             try:
-                names = [column.name for column in SERVER_METRIC_COLUMNS]
-                self._server_metrics = self._open(run_files.SERVER_METRICS_CSV, names)
+                self._later[suffix] = self._open(suffix, [column.name for column in columns])
             except OSError as error:
-                self._on_trouble(f"the file of the server's metrics cannot be written ({error})")
+                self._on_trouble(trouble.format(error))
                 return
-        self._server_metrics.writerow([cell(getattr(record, column.name)) for column in SERVER_METRIC_COLUMNS])
+        self._later[suffix].writerow([cell(getattr(record, column.name)) for column in columns])
 
     def write_gaps(self, stage: int, model: str, counts: Mapping[int, int]) -> None:
         """Write the histogram of the chunk gaps of a model in a stage, one line per bucket."""
