@@ -41,7 +41,7 @@ def separate_quotas(models: Iterable[str]) -> str:
     profiles = [_PROFILE.match(model.rpartition("/")[2]) for model in models]
     prefixes = {profile.group() if profile is not None else "" for profile in profiles}
     if "global." in prefixes:
-        return "On Bedrock, another region (--llm-region) has quotas of its own"
+        return "On Bedrock, another region (--llm-region) has separate quotas"
     other = "global.MODEL" if prefixes - {""} else "us.MODEL or global.MODEL"
     return (
         f"On Bedrock, another region (--llm-region) and {'the' if prefixes - {''} else 'an'} inference profile "

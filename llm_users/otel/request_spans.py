@@ -98,7 +98,7 @@ class RequestSpans:
 
 
 def readable_spans(finished: Sequence[FinishedSpan], resource: Resource) -> list[ReadableSpan]:
-    """Return the spans in the form that exporters take. The times are those of the rows."""
+    """Return the spans in the form that exporters take. The times come from the rows."""
     return [_readable(span, resource) for span in finished]
 
 

@@ -76,7 +76,7 @@ class RunContext:
     note: Callable[[str], None]
     """Adds a text, once, to the manifest and to the notes under the tables, and to the log as a warning."""
     inform: Callable[[str], None]
-    """Like ``note``, for a text that is no reason to doubt the run: the log has it as an information."""
+    """Like ``note``, for a text that does not question the run: the log has it at the level INFO."""
     run_key: str = ""
     """Determines generated texts together with the seed and the index. It is equal on all workers of the run."""
     model: str | None = None

@@ -224,7 +224,7 @@ def _mean(compared: TimeComparison, value_s: float) -> str:
 def _difference(compared: TimeComparison) -> str:
     if math.isnan(compared.difference_s):
         return _NOTHING
-    return f"{1000 * compared.difference_s:+.{2 if compared.metric in _PER_TOKEN else 1}f}"
+    return f"{1000 * compared.difference_s:+z.{2 if compared.metric in _PER_TOKEN else 1}f}"
 
 
 def _unit_name(metric: str) -> str:

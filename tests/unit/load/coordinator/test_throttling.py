@@ -90,7 +90,7 @@ def test_a_global_profile_leaves_only_another_region() -> None:
     throttling = Throttling(on_bedrock=True)
     throttling.add(refused(MESSAGE, "ThrottlingException", model="global.anthropic.claude-sonnet-4-20250514-v1:0"))
     advice = throttling.advice() or ""
-    assert advice.endswith("On Bedrock, another region (--llm-region) has quotas of its own")
+    assert advice.endswith("On Bedrock, another region (--llm-region) has separate quotas")
     assert "profile" not in advice
 
 
